@@ -1,0 +1,1 @@
+"""Delta tuning (parameter-efficient tuning) on Euclidean and Lorentz backbones."""

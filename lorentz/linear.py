@@ -1,0 +1,147 @@
+"""The Lorentz linear layer, the only one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import math
+from .manifold import Lorentz
+
+__all__ = ["VARIANTS", "LorentzLinear"]
+
+VARIANTS = ("paper", "sigmoid_time", "unbounded")
+
+
+class LorentzLinear(nn.Module):
+    r"""Fully hyperbolic linear layer: a matrix on the whole point, time included, then a lift back to the hyperboloid.
+
+    With :math:`h = \mathrm{lift}(\mathrm{dropout}(\mathrm{activation}(x_s)))` and :math:`z = W h + b` the variants are
+
+    ``"paper"``
+        :math:`|y_s| = \lambda\,\sigma(z_0)`, direction of :math:`z_{1:}`. Reachable radius: below
+        :math:`\sqrt k\,\operatorname{arsinh}(\lambda/\sqrt k)` (3.0 at the default scale 10, k = 1).
+    ``"sigmoid_time"``
+        :math:`y_0 = \lambda\,\sigma(z_0) + 1.1\sqrt k`, direction of :math:`z_{1:}`. Reachable radius: between
+        :math:`0.44\sqrt k` and :math:`\sqrt k\,\operatorname{arcosh}(1.1 + \lambda/\sqrt k)`; not the origin.
+    ``"unbounded"``
+        :math:`y_s = z`, no time row. Every radius; contains every Lorentz transform and is the cheapest.
+
+    It covers boosts and rotations alike, which a linear map of a tangent space does not.
+
+    Parameters
+    ----------
+    in_features, out_features : int, >= 2. Sizes of the last dimension, time axis included.
+    manifold : Lorentz, of the input
+    manifold_out : Lorentz, of the result; the same if None
+    bias : bool. A bias on every row of `weight`, initially 0.
+    variant : str, one of ``VARIANTS``
+    activation : callable on the space part of the input, or None
+    dropout : float in [0, 1), on the space part of the input
+    scale : float, > 0, initial :math:`\lambda` (learned as its logarithm); not used by ``"unbounded"``
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_features, in_features), row 0 the time row; (out_features - 1, in_features) for
+        ``"unbounded"``.
+
+    References
+    ----------
+    Chen et al., "Fully Hyperbolic Neural Networks", ACL 2022, equation 3.
+
+    Examples
+    --------
+    >>> manifold = Lorentz(k=1.0)
+    >>> layer = LorentzLinear(17, 33, manifold=manifold)
+    >>> layer(manifold.origin(4, 17)).shape
+    torch.Size([4, 33])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        manifold: Lorentz,
+        manifold_out: Lorentz | None = None,
+        bias: bool = True,
+        variant: str = "paper",
+        activation: Callable[[Tensor], Tensor] | None = None,
+        dropout: float = 0.0,
+        scale: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(manifold, Lorentz) or not isinstance(manifold_out, Lorentz | None):
+            raise TypeError(
+                f"manifold and manifold_out are lorentz.Lorentz objects, got {manifold!r}, {manifold_out!r}"
+            )
+        if in_features < 2 or out_features < 2:
+            raise ValueError(
+                f"sizes count the time axis, so they are at least 2; got in_features={in_features}, "
+                f"out_features={out_features}"
+            )
+        if variant not in VARIANTS:
+            raise ValueError(f"variant is one of {', '.join(map(repr, VARIANTS))}; got {variant!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a probability in [0, 1), got {dropout}")
+        if not scale > 0:
+            raise ValueError(f"scale is the bound of the sigmoid and must be positive, got {scale}")
+        self.in_features, self.out_features = in_features, out_features
+        self.manifold = manifold
+        self.manifold_out = manifold if manifold_out is None else manifold_out
+        self.variant, self.activation, self.dropout = variant, activation, dropout
+        rows = out_features - (variant == "unbounded")
+        self.weight = nn.Parameter(torch.empty(rows, in_features))
+        self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
+        self.log_scale = None if variant == "unbounded" else nn.Parameter(torch.tensor(log(scale)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in ``+-1 / sqrt(in_features)``, the variance of ``nn.Linear``; bias 0."""
+        bound = self.in_features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """Sizes and variant, shown by ``print``."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"variant={self.variant!r}"
+        )
+
+    def forward(
+        self, x: Float[Tensor, "*batch in_features"], *, addend: Float[Tensor, "*batch space"] | None = None
+    ) -> Float[Tensor, "*batch out_features"]:
+        """Map points (..., in_features) to points (..., out_features), in the dtype of `x`.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features), on the hyperboloid of ``manifold``
+        addend : Tensor, shape (..., out_features - 1), joins the space part of z before the lift. Residual
+            connections and deltas enter here.
+        """
+        if x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"LorentzLinear expects points of {self.in_features} coordinates, time first, and got {x.shape[-1]}. "
+                f"Euclidean features of size {self.in_features - 1} become points by manifold.lift(features)."
+            )
+        space = math.space_of(x)
+        if self.activation is not None:
+            space = self.activation(space)
+        space = F.dropout(space, self.dropout, self.training)
+        h = math.lift(space, k=self.manifold.k)
+        z = F.linear(h, self.weight, self.bias)
+        if self.log_scale is None:
+            y = math.lift(z if addend is None else z + addend, k=self.manifold_out.k)
+        else:
+            if addend is not None:
+                z = z + F.pad(addend, (1, 0))
+            bound = "space" if self.variant == "paper" else "time"
+            y = math.bounded_lift(z, scale=self.log_scale.exp(), k=self.manifold_out.k, bound=bound)
+        return y.to(x.dtype)

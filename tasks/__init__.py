@@ -1,0 +1,1 @@
+"""One runner and every benchmark of hyrel."""
