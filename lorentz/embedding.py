@@ -88,11 +88,8 @@ class LorentzEmbedding(nn.Module):
             "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         )
 
-    def forward(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
-        """Points (..., dim) of integer indices (...), on the hyperboloid."""
-        space = F.embedding(index, self.weight, self.padding_idx, sparse=self.sparse)
-        return self.manifold.lift(space)
-
-    def points(self) -> Float[Tensor, "num_embeddings dim"]:
-        """Every row as a point."""
-        return self.manifold.lift(self.weight)
+    def forward(self, index: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch dim"]:
+        """Points (..., dim) of integer indices (...), on the hyperboloid; all rows in order if `index` is None."""
+        if index is None:
+            return self.manifold.lift(self.weight)
+        return self.manifold.lift(F.embedding(index, self.weight, self.padding_idx, sparse=self.sparse))

@@ -64,7 +64,7 @@ class Facts:
         for name, size in (("head", self.num_entities), ("relation", self.num_relations), ("tail", self.num_entities)):
             ids = getattr(self, name)
             _check_column(name, ids, torch.int64, len(self))
-            if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < size):
+            if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < size):
                 raise ValueError(f"{name} ids run from {int(ids.min())} to {int(ids.max())}, expected 0 to {size - 1}")
         for name in ("head_type", "tail_type"):
             if (ids := getattr(self, name)) is not None:
@@ -208,9 +208,9 @@ class Facts:
             For an id out of range or given twice.
         """
         ids = torch.as_tensor(relations, dtype=torch.int64).reshape(-1)
-        if len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < self.num_relations):
+        if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < self.num_relations):
             raise ValueError(f"relation ids {ids.tolist()[:5]} ..., expected 0 to {self.num_relations - 1}")
-        if len(ids.unique()) != len(ids):
+        if len(set(ids.tolist())) != len(ids):
             raise ValueError("a relation id is given twice, expected distinct ids")
         new = torch.full((self.num_relations,), -1, dtype=torch.int64)
         new[ids] = torch.arange(len(ids))

@@ -1,0 +1,170 @@
+"""What ``hyrel run``, ``resume`` and ``compare`` call. Imports torch only inside, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .comparison import Table, compare_results
+from .config import config_hash, describe_options, load_recipe, make_config, to_dict
+from .errors import UsageError
+from .folder import RunFolder
+from .registry import lookup
+
+__all__ = ["TASKS", "Result", "compare", "configure", "find_recipe", "option_help", "recipes", "resume", "run"]
+
+# task -> where its configuration is (light) and where the task itself is (imports torch)
+TASKS: dict[str, tuple[str, str]] = {
+    "kg": ("tasks.kg.config:KGConfig", "tasks.kg.task:KnowledgeGraphCompletion"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, and what its ``result.json`` holds."""
+
+    folder: Path
+    values: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Metrics by split, for example ``metrics["test"]["mrr"]``."""
+        return self.values["metrics"]
+
+
+def _import(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def configure(
+    task: str, *, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None, args: Sequence[str] = ()
+) -> Any:
+    """Configuration of `task`: its defaults, then a recipe, then `overrides`, then command-line `args`."""
+    cls = _import(lookup(TASKS, task, kind="task")[0])
+    base: dict[str, Any] = {}
+    if recipe is not None:
+        base = load_recipe(find_recipe(task, recipe))[0]
+        owner = base.pop("task", task)
+        if owner != task:
+            raise UsageError(f"{recipe} is a configuration of task {owner!r}, not of {task!r}")
+    return make_config(cls, overrides=_merge(base, overrides or {}), args=args, prog=f"hyrel run {task}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def recipes() -> dict[str, Path]:
+    """Shipped recipes by name, ``kg/wn18rr-32``."""
+    root = Path(__file__).parent / "recipes"
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(root.glob("*/*.yaml"))}
+
+
+def find_recipe(task: str, recipe: str | Path) -> Path:
+    """Path of a recipe given as a file or by its shipped name, with or without the task."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = recipes()
+    names = [str(recipe), f"{task}/{recipe}", f"{task}/{path.stem}"]
+    if found := next((name for name in names if name in shipped), None):
+        return shipped[found]
+    lookup(shipped, str(recipe), kind="recipe (and no such file)")
+    raise AssertionError
+
+
+def run(
+    task: str,
+    *,
+    recipe: str | Path | None = None,
+    seed: int | None = None,
+    runs: str | Path = "runs",
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    quiet: bool = False,
+    checkpoint_seconds: float = 60.0,
+    args: Sequence[str] = (),
+    **overrides: Any,
+) -> Result:
+    """Train and evaluate one configuration with one seed, or return the finished run of it.
+
+    Parameters
+    ----------
+    task : name of the task, for example ``"kg"``
+    recipe : file or shipped name of a configuration to start from
+    seed : overrides the configuration's
+    runs : folder below which ``TASK-DATA-HASH/seedN`` is made
+    out : run folder to use instead
+    data_dir : folder of the data sets
+    quiet : show no progress
+    checkpoint_seconds : a checkpoint is written at every evaluation and at least this often
+    **overrides : fields of the task's configuration, ``data="WN18RR", model={"dim": 32}``
+
+    Raises
+    ------
+    UsageError, RunError : see ``tasks.errors``
+    """
+    config = configure(task, recipe=recipe, overrides=overrides, args=args)
+    if seed is not None:
+        config = replace(config, seed=seed)
+    if out is None:
+        digest = config_hash(task, to_dict(config))[:8]
+        out = Path(runs) / f"{task}-{Path(config.data).name}-{digest}" / f"seed{config.seed}"
+    return _fit(
+        task, config, RunFolder(Path(out)), data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds
+    )
+
+
+def _fit(
+    task: str, config: Any, folder: RunFolder, *, data_dir: str | Path | None, quiet: bool, checkpoint_seconds: float
+) -> Result:
+    if folder.finished:  # checked again, with the configuration, by the runner; this spares loading the data
+        from .config import differences
+
+        if not differences(folder.config(), {"task": task, **to_dict(config)}):
+            return Result(folder.path, folder.result())
+    from .data.load import load
+    from .runner import fit
+
+    data = load(config.data, data_dir)
+    built = _import(lookup(TASKS, task, kind="task")[1])(config)
+    values = fit(built, data, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
+    return Result(folder.path, values)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    quiet: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> Result:
+    """Go on with a run that was stopped, to the result it would have had; a finished run is returned as it is."""
+    run_folder = RunFolder(Path(folder))
+    tree = run_folder.config()
+    task = tree.pop("task", None)
+    if task is None:
+        raise UsageError(f"{run_folder.path / 'config.yaml'} names no task; it was not written by hyrel")
+    config = configure(task, overrides=tree)
+    return _fit(task, config, run_folder, data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
+
+
+def compare(
+    folders: Iterable[str | Path], *, by: Sequence[str] = ("data", "model"), metric: str | None = None
+) -> Table:
+    """Table of finished runs, one row a configuration: number of seeds, mean, deviation, missing seeds, the best marked."""
+    return compare_results([Path(folder) for folder in folders], by=by, metric=metric)
+
+
+def option_help(task: str) -> str:
+    """Help text of a task's options."""
+    cls = _import(lookup(TASKS, task, kind="task")[0])
+    return describe_options(cls, prog=f"hyrel run {task}")

@@ -1,0 +1,43 @@
+"""Command-line words as users write them, made regular before a parser sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .errors import UsageError
+
+__all__ = ["name_sections", "parse_seeds", "regular"]
+
+
+def regular(argv: Sequence[str]) -> list[str]:
+    """Write option names with underscores, so that ``--eval-every`` and ``--eval_every`` are one; values stay."""
+    words = []
+    for word in argv:
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word[2:].partition("=")
+            word = f"--{name.replace('-', '_')}{equals}{value}"
+        words.append(word)
+    return words
+
+
+def name_sections(args: Iterable[str], sections: Mapping[str, str]) -> list[str]:
+    """Turn ``--model X``, where model is a section, into its first field: ``--model.scorer X``."""
+    words = []
+    for word in args:
+        name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
+        words.append(f"--{name}.{sections[name]}{equals}{value}" if name in sections else word)
+    return words
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of ``0,1,2`` or ``0-4``."""
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise UsageError(f"--seeds takes numbers such as 0,1,2 or 0-4; got {text!r}") from None
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"--seeds takes different numbers, got {text!r}")
+    return seeds

@@ -1,0 +1,84 @@
+"""Checkpoints as safetensors and JSON: model, optimiser states, random-number states, position. No pickles."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+from torch.optim import Optimizer
+
+__all__ = ["load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
+
+SCHEMA = 1
+
+
+def _text(state: torch.Tensor) -> str:
+    return base64.b64encode(state.numpy().tobytes()).decode()
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+
+def rng_state() -> dict[str, Any]:
+    """States of the random-number generators of torch, its accelerators, NumPy and Python, as JSON values."""
+    numpy = np.random.get_state()  # noqa: NPY002 (the global generator is what other libraries draw from)
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": _text(torch.get_rng_state()),
+        "cuda": [_text(s) for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "numpy": [numpy[0], [int(v) for v in numpy[1]], int(numpy[2]), int(numpy[3]), float(numpy[4])],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Put the generators back to what :func:`rng_state` returned."""
+    torch.set_rng_state(_bytes(state["torch"]))
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([_bytes(s) for s in state["cuda"]])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: dict[str, Any]) -> None:
+    """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder."""
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for number, optimizer in enumerate(optimizers):
+        states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+        for index, entries in states.items():
+            for name, value in entries.items():
+                key = f"{number}.{index}.{name}"
+                if isinstance(value, torch.Tensor):
+                    tensors[key] = value.contiguous()
+                else:
+                    numbers[key] = value
+    save_model(model, str(folder / "model.safetensors"))
+    save_file(tensors, folder / "optimizer.safetensors")
+    state = {"schema": SCHEMA, **state, "optimizer": numbers}
+    (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
+    """Read back what :func:`save_checkpoint` wrote, into `model` and `optimizers`; returns the state."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    load_model(model, folder / "model.safetensors")
+    values = {**load_file(folder / "optimizer.safetensors"), **state.pop("optimizer")}
+    for number, optimizer in enumerate(optimizers):
+        entries: dict[int, dict[str, Any]] = {}
+        for key, value in values.items():
+            owner, index, name = key.split(".", 2)
+            if int(owner) == number:
+                entries.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state

@@ -1,0 +1,211 @@
+"""The command ``hyrel``: one function a command, each a thin call of what Python users call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .argv import parse_seeds, regular
+from .errors import HyrelError, UsageError
+
+__all__ = ["main"]
+
+
+def _out(text: str) -> None:
+    print(text)  # noqa: T201 (the command line's output)
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> None:
+    from .api import Result, run
+
+    if options.task is None or {"-h", "--help"} & set(rest):
+        _run_help(options.task)
+        return
+    seeds: list[int | None] = [None] if options.seeds is None else list(parse_seeds(options.seeds))
+    if options.out and len(seeds) > 1:
+        raise UsageError("--out names one run folder; with several --seeds use --runs, below which each gets its own")
+    for seed in seeds:
+        result: Result = run(
+            options.task,
+            recipe=options.config,
+            seed=seed,
+            runs=options.runs,
+            out=options.out,
+            data_dir=options.data_dir,
+            quiet=options.quiet,
+            args=rest,
+        )
+        _show(result.folder, dict(result.values["metrics"]["test"]))
+
+
+def _show(folder: Path, metrics: dict[str, float]) -> None:
+    _out(f"{folder}  test: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+
+
+def _run_help(task: str | None) -> None:
+    from .api import TASKS, option_help
+
+    _out("usage: hyrel run TASK [--config RECIPE] [--seeds 0,1,2] [--runs FOLDER | --out FOLDER] [--data-dir FOLDER]")
+    _out("                 [--quiet] [--OPTION VALUE ...]\n")
+    if task is None:
+        _out(f"tasks: {', '.join(TASKS)}. `hyrel run TASK --help` shows a task's options.")
+    else:
+        _out(option_help(task))
+
+
+def _resume(options: argparse.Namespace, rest: list[str]) -> None:
+    from .api import resume
+
+    for folder in options.folders:
+        result = resume(folder, data_dir=options.data_dir, quiet=options.quiet)
+        _show(result.folder, dict(result.metrics["test"]))
+
+
+def _compare(options: argparse.Namespace, rest: list[str]) -> None:
+    from .api import compare
+
+    table = compare(options.folders, by=options.by.split(","), metric=options.metric)
+    _out(table.render(options.format))
+    for warning in table.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+
+
+def _ls(options: argparse.Namespace, rest: list[str]) -> None:
+    from .listing import listing
+
+    _out(listing(options.what, data_dir=options.data_dir))
+
+
+def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
+    from .doctor import examine
+
+    report, healthy = examine(data_dir=options.data_dir)
+    _out(report)
+    return 0 if healthy else 1
+
+
+def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
+    from .redundancy import report_redundancy
+
+    _out(
+        report_redundancy(
+            options.files,
+            out=options.out,
+            format=options.format,
+            min_support=options.min_support,
+            min_facts=options.min_facts,
+            threshold=options.threshold,
+            neural=options.neural,
+            normalise=not options.raw,
+            memory_limit=options.memory_limit,
+            seed=options.seed,
+        )
+    )
+
+
+def _quickstart(options: argparse.Namespace, rest: list[str]) -> None:
+    from .quickstart import quickstart
+
+    quickstart(options.out, say=_out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyrel", description="Hyperbolic layers, relation similarity and delta tuning: benchmarks and reports."
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(
+        name: str, function: Callable[..., int | None], text: str, *, help_flag: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=help_flag)
+        sub.set_defaults(function=function)
+        return sub
+
+    def data_dir(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--data_dir", metavar="FOLDER", help="where data sets lie (then HYREL_DATA, then the user cache)"
+        )
+
+    sub = command("quickstart", _quickstart, "everything on embedded data, about two minutes, one HTML report")
+    sub.add_argument("--out", default="hyrel-quickstart", metavar="FOLDER", help="where the report goes")
+
+    sub = command("redundancy", _redundancy, "relation redundancy of any Open-IE output")
+    sub.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="extractions (may be .gz), or a folder of them"
+    )
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables and report.html go (FILE-redundancy)")
+    sub.add_argument("--format", default="auto", help="auto, or the name of a reader; auto decides by content")
+    sub.add_argument("--min_support", type=int, metavar="N", help="fewest different facts of a phrase that is scored")
+    sub.add_argument("--min_facts", type=int, default=50, metavar="N", help="fewest facts for the neural measure (50)")
+    sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged")
+    sub.add_argument("--neural", choices=("auto", "on", "off"), default="auto", help="fit a fact distribution or not")
+    sub.add_argument("--raw", action="store_true", help="keep phrases as extracted, without normal forms")
+    sub.add_argument("--memory_limit", default="1GB", metavar="SIZE", help="of the ingest, which spills to disk (1GB)")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("run", _run, "train and evaluate a task", help_flag=False)
+    sub.add_argument("task", nargs="?", help="name of the task")
+    sub.add_argument("--config", metavar="RECIPE", help="a YAML file or a shipped recipe; flags win over it")
+    sub.add_argument("--seeds", metavar="0,1,2")
+    sub.add_argument("--runs", default="runs", metavar="FOLDER")
+    sub.add_argument("--out", metavar="FOLDER")
+    sub.add_argument("--quiet", action="store_true")
+    data_dir(sub)
+
+    sub = command("resume", _resume, "go on with stopped runs")
+    sub.add_argument("folders", nargs="+", metavar="FOLDER")
+    sub.add_argument("--quiet", action="store_true")
+    data_dir(sub)
+
+    sub = command("compare", _compare, "finished runs in one table")
+    sub.add_argument("folders", nargs="+", metavar="FOLDER", help="run folders, or folders of them")
+    sub.add_argument("--by", default="data,model", help="columns: data, model, delta, or any option (model.dim)")
+    sub.add_argument("--metric", help="test metric; the first one of the runs by default")
+    sub.add_argument("--format", default="table", choices=("table", "csv", "latex", "html"))
+
+    sub = command("ls", _ls, "list tasks, data sets, deltas or recipes")
+    sub.add_argument("what", nargs="?", choices=("tasks", "data", "deltas", "recipes"))
+    data_dir(sub)
+
+    data_dir(command("doctor", _doctor, "check the installation, the machine and the data"))
+    return parser
+
+
+def _silence_stdout() -> None:
+    """After a closed pipe (``hyrel ... | head``) the interpreter's own flush must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 for a failure, 2 for a user's mistake, 130 when interrupted."""
+    words = regular(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(words)
+    if options.version:
+        from importlib.metadata import version
+
+        _out(f"hyrel {version('hyrel')}")
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return 2
+    try:
+        if rest and options.command != "run":
+            raise UsageError(f"unknown option {rest[0]!r} of `hyrel {options.command}`; see its --help")
+        code: int | None = options.function(options, rest)
+        sys.stdout.flush()
+    except HyrelError as error:
+        print(f"hyrel: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hyrel: interrupted; a run goes on with `hyrel resume FOLDER`", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    return code or 0

@@ -1,0 +1,197 @@
+"""Configurations: plain frozen dataclasses, one a task, filled from flags, Python or YAML through one parser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from .argv import name_sections
+from .errors import UsageError
+from .registry import did_you_mean
+
+__all__ = [
+    "TrainConfig",
+    "config_hash",
+    "describe_options",
+    "differences",
+    "flatten",
+    "load_recipe",
+    "make_config",
+    "to_dict",
+]
+
+C = TypeVar("C")
+UNHASHED = ("seed", "train.threads")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the runner trains.
+
+    Parameters
+    ----------
+    epochs
+        passes over the training data
+    batch_size
+        training examples a step
+    lr
+        peak learning rate
+    optimizer
+        adam, adamw, adagrad or sgd
+    weight_decay
+        as the optimiser defines it
+    clip
+        largest gradient norm, or null for none
+    schedule
+        constant, linear, cosine, hold (constant for one half, then linear to 1 percent) or noam
+    warmup
+        steps of linear warm-up
+    eval_every
+        epochs between evaluations on the validation split
+    patience
+        evaluations without a better score before stopping, or null
+    threads
+        CPU threads; part of what makes two runs equal to the bit
+    precision
+        fp32, bf16 or fp16 (autocast)
+    """
+
+    epochs: int = 100
+    batch_size: int = 1000
+    lr: float = 1e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    schedule: str = "constant"
+    warmup: int = 0
+    eval_every: int = 10
+    patience: int | None = None
+    threads: int = 1
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_every", "threads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"--train.patience must be at least 1 or null, got {self.patience}")
+        if not self.lr > 0:
+            raise UsageError(f"--train.lr must be positive, got {self.lr}")
+        if self.clip is not None and not self.clip > 0:
+            raise UsageError(f"--train.clip must be positive or null, got {self.clip}")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise UsageError(f"--train.precision is fp32, bf16 or fp16; got {self.precision!r}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain dict of a configuration, as ``config.yaml`` holds it."""
+    return asdict(config)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("train.lr", 0.1)`` pairs of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def config_hash(task: str, config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration without seed, threads and paths: runs that differ in seed alone share it."""
+    flat = {key: value for key, value in flatten(config) if key not in UNHASHED}
+    flat["data"] = Path(str(flat.get("data"))).name
+    flat["task"] = task
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines ``train.lr: 0.1 -> 0.2`` for every field in which two configurations differ."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    missing = "(absent)"
+    return [
+        f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"
+        for key in sorted(before | after)
+        if before.get(key, missing) != after.get(key, missing)
+    ]
+
+
+def load_recipe(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read a recipe or a run folder's ``config.yaml``: the configuration, and the published numbers it should reach."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no configuration file {path}. `hyrel ls recipes` names the shipped ones.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} holds no mapping; a recipe has the keys `config` and `published`")
+    config = tree.get("config", tree)
+    if not isinstance(config, dict):
+        raise UsageError(f"{path}: `config` is a {type(config).__name__}, expected a mapping")
+    return dict(config), list(tree.get("published") or [])
+
+
+def make_config(
+    cls: type[C], *, args: Sequence[str] = (), overrides: Mapping[str, Any] | None = None, prog: str = "hyrel run"
+) -> C:
+    """Fill the configuration dataclass `cls` from nested `overrides`, then from command-line `args`, which win.
+
+    Raises
+    ------
+    UsageError : an unknown name (the nearest one is suggested), a value of the wrong type, values that do not fit.
+    """
+    import jsonargparse
+
+    parser = _parser(cls, prog)
+    known = [key for key, _ in flatten(to_dict(cls()))]
+    args = name_sections(args, _sections(cls))
+    for key, _ in flatten(overrides or {}):
+        if key not in known:
+            raise UsageError(f"unknown option {key!r}. {did_you_mean(key, known)}")
+    for arg in args:
+        name = arg.removeprefix("--").split("=", 1)[0]
+        if arg.startswith("--") and name not in [*known, "help"]:
+            raise UsageError(f"unknown option --{name}. {did_you_mean(name, known)}")
+    try:
+        base = parser.parse_object(dict(overrides or {})) if overrides else parser.get_defaults()
+        parser.set_defaults(dict(flatten(base.as_dict())))
+        values = parser.parse_args(list(args)).as_dict()
+    except jsonargparse.ArgumentError as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    return _build(cls, values)
+
+
+def describe_options(cls: type, *, prog: str) -> str:
+    """Help text of every option of a configuration dataclass, with its default."""
+    return str(_parser(cls, prog).format_help())
+
+
+def _parser(cls: type, prog: str) -> Any:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(cls, None, as_group=False)
+    return parser
+
+
+def _sections(cls: type) -> dict[str, str]:
+    """Nested dataclasses of a configuration, by name, with the name of their first field."""
+    hints = get_type_hints(cls)
+    return {f.name: fields(hints[f.name])[0].name for f in fields(cls) if is_dataclass(hints[f.name])}
+
+
+def _build(cls: type[C], values: Mapping[str, Any]) -> C:
+    hints = get_type_hints(cls)
+    parts = {
+        f.name: _build(hints[f.name], values[f.name]) if is_dataclass(hints[f.name]) else values[f.name]
+        for f in fields(cls)  # type: ignore[arg-type]
+        if f.name in values
+    }
+    return cls(**parts)

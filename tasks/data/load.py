@@ -1,0 +1,70 @@
+"""Data sets by name, or the user's own files by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import UsageError
+
+from .kg import KnowledgeGraph, graph_from_triples
+from .locate import find, read_text
+
+__all__ = ["EMBEDDED", "load"]
+
+EMBEDDED = ("taxonomy",)
+
+
+def _triples(text: str, where: str) -> list[tuple[str, str, str]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) != 3 or not all(cells):
+            raise UsageError(
+                f"{where}, line {number}: expected head TAB relation TAB tail, got {len(cells)} columns: {line[:80]!r}"
+            )
+        rows.append((cells[0], cells[1], cells[2]))
+    return rows
+
+
+def _own_folder(path: Path) -> KnowledgeGraph:
+    splits = {}
+    for split in ("train", "valid", "test"):
+        names = [f"{split}.txt", f"{split}.tsv"]
+        file = next((n for n in names if (path / n).is_file() or (path / f"{n}.gz").is_file()), None)
+        if file is None:
+            raise UsageError(
+                f"{path} holds no {split}.txt or {split}.tsv (or .gz): a graph needs train, valid and test"
+            )
+        splits[split] = _triples(read_text(path, file)[0], f"{path / file}")
+    graph = graph_from_triples(path.resolve().name, splits)
+    graph.split = "own"
+    return graph
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Any:
+    """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
+
+    Raises
+    ------
+    UsageError : unknown name (nearest suggested), missing files (where to put them), a malformed line (which).
+    """
+    if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
+        return _own_folder(Path(name))
+    if "/" in name:
+        raise UsageError(f"no folder {name}; --data takes the name of a data set or an existing folder")
+    if name == "taxonomy":
+        from .embedded.taxonomy import taxonomy
+
+        return graph_from_triples(name, taxonomy())
+    entry, folder = find(name, data_dir)
+    splits, warnings = {}, []
+    for file, digest in entry.files.items():
+        text, warning = read_text(folder, file, digest)
+        splits[Path(file).stem] = _triples(text, f"{folder / file}")
+        warnings += [warning] if warning else []
+    graph = graph_from_triples(name, splits)
+    graph.warnings += warnings
+    return graph

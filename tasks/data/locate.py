@@ -1,0 +1,68 @@
+"""From a name to checked files: ``--data-dir``, then ``$HYREL_DATA``, then the user's cache. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+from tasks.errors import UsageError
+from tasks.registry import did_you_mean
+
+from .sets import DATA, DataSet
+
+__all__ = ["candidates", "find", "read_text"]
+
+
+def candidates(data_dir: str | Path | None = None) -> list[Path]:
+    """Folders that are searched, in order."""
+    folders = [Path(data_dir)] if data_dir else []
+    if os.environ.get("HYREL_DATA"):
+        folders.append(Path(os.environ["HYREL_DATA"]))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [*folders, cache / "hyrel"]
+
+
+def _path(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:
+    """Entry and folder of a named data set.
+
+    Raises
+    ------
+    UsageError : an unknown name, or a set that is not there; says the folders, the files and their origin.
+    """
+    if name not in DATA:
+        raise UsageError(
+            f"unknown data set {name!r}. {did_you_mean(name, DATA)} A path to a folder with your own files works as well."
+        )
+    entry = DATA[name]
+    searched = [folder / entry.folder for folder in candidates(data_dir)]
+    for folder in searched:
+        if all(_path(folder, file) for file in entry.files):
+            return entry, folder
+    raise UsageError(
+        f"{name} is not in {' or '.join(map(str, searched))}. Put {', '.join(entry.files)} (or .gz of them) there, from "
+        f"{entry.origin} (licence: {entry.licence}), or name the data folder with --data-dir or HYREL_DATA."
+    )
+
+
+def read_text(folder: Path, name: str, sha256: str | None = None) -> tuple[str, str | None]:
+    """Text of a file or of its ``.gz``, with LF line ends, and a warning if its SHA-256 is not the expected one."""
+    path = _path(folder, name)
+    if path is None:
+        raise UsageError(f"{folder} holds neither {name} nor {name}.gz")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = content.replace(b"\r\n", b"\n")
+        text = content.decode("utf-8")
+    except (EOFError, gzip.BadGzipFile):
+        raise UsageError(f"{path} is no complete gzip file; fetch it again") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    if sha256 is None or hashlib.sha256(content).hexdigest() == sha256:
+        return text, None
+    return text, f"{path.name} is not the published file: its SHA-256 differs"

@@ -1,0 +1,128 @@
+"""The data sets that hyrel can read: where each lies below the data folder, its content's SHA-256, origin and licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DATA", "DataSet"]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set.
+
+    Attributes
+    ----------
+    folder : path below the data folder
+    files : file name to the SHA-256 of its text, decompressed and with LF line ends; ``NAME.gz`` is read as well
+    kind : which loader reads it
+    """
+
+    kind: str
+    folder: str
+    files: dict[str, str]
+    origin: str
+    licence: str
+
+
+_CONVE = "https://github.com/TimDettmers/ConvE"
+_EMBEDDING = "https://github.com/villmow/datasets_knowledge_embedding"
+_CODEX = "https://github.com/tsafavi/codex"
+_HYBONET = "https://github.com/chenweize1998/fully-hyperbolic-nn"
+_PYKEEN = "https://github.com/pykeen/pykeen"
+
+
+def _kg(folder: str, origin: str, licence: str, train: str, valid: str, test: str) -> DataSet:
+    return DataSet("kg", f"kg/{folder}", {"train.txt": train, "valid.txt": valid, "test.txt": test}, origin, licence)
+
+
+DATA: dict[str, DataSet] = {
+    "WN18RR": _kg(
+        "WN18RR",
+        _CONVE,
+        "MIT; WordNet licence",
+        "038612e783c215ee5f3ca9fbfca27b8d0739be1028fe4ee7c174aecf0b83d5df",
+        "453ce7202afa58094a04d2b1560ee2b02660f1c260b32ce6651c8ccedd1028ab",
+        "0383bceaaa1096cf3c03ec021ed0048068e2355dbfc0239b292cefdac821cec5",
+    ),
+    "FB15k-237": _kg(
+        "FB15k-237",
+        _CONVE,
+        "MIT; Freebase content CC BY 2.5",
+        "61099230e4439f90885ca9767739e31e8e32f54736fa1c35952b27997bc7c08a",
+        "749cbe9d923bac7b9354da5614ecfed2e0220256d442c3e04a6b303db1f273d9",
+        "e2e35e8e6113de220140b6f44dc71a5207b0fc6872d575e874aefe13259b655b",
+    ),
+    "CoDEx-S": _kg(
+        "CoDEx-S",
+        _CODEX,
+        "MIT; Wikidata CC0",
+        "64f93b7f314f3936a6f65739721429db3f6a7c8f5a1e1104ec3bb544f7434f59",
+        "3831c0e57daef03c3a18cdd1a72e370b496f696c5218883d35c7d2ab8a6a772c",
+        "27127fcb34688c4778e88a39ef3c9b540807da846021e9d9685660ac1838aca1",
+    ),
+    "CoDEx-M": _kg(
+        "CoDEx-M",
+        _CODEX,
+        "MIT; Wikidata CC0",
+        "d99c3437ab51690391a26d96976adf6e5494dba7ef6902e77000551bfa566556",
+        "11c323096367354940846b9ed940c5dabddc1d20a70474222babe7e7fd28b28d",
+        "0575ce05e4ce915e395bb4f708e8df9547989dd4c8c71407cbfd78c19daffcf7",
+    ),
+    "NELL-995-h100": _kg(
+        "NELL-995-h100",
+        _HYBONET,
+        "none stated",
+        "4654e0c41c6d0a429621e797548c3c3f6eb91da2a594e93bf5e5d42b2f2f0b97",
+        "8d8e42703c754a046c1be55d88ddbc326f3c337cc63eab479628a139b0da3b3a",
+        "5e8efe88fb1e9086ae714b447de30b295dc68d56d0494105ea777778c4242b19",
+    ),
+    "UMLS": _kg(
+        "UMLS",
+        _CONVE,
+        "MIT",
+        "873ef4925516b83e7f6f8cc02b4be51d848828710a7f65a956f0ac4a9e452f35",
+        "025c98f8a4891e2a6582ec5b40ee0d904031edad9c52554522f4b7904820c98e",
+        "a7eb529a3d2810fcc96341ccc97c625a5e202f8389673aa6bd317eeebbb79014",
+    ),
+    "Kinship": _kg(
+        "Kinship",
+        _CONVE,
+        "MIT",
+        "738612111a6acf0e39662bde24c7e72a4d1edf20931beea077da367dda689731",
+        "c56f8630a583178b1e569f11a64aa535ae1ce0b0912d8b1e24716be2b37f04da",
+        "05e5733265761d55be9c05bfaff5a8d0808df46f9c1e9d66cc3f2fe114e43d88",
+    ),
+    "Nations": _kg(
+        "Nations",
+        _PYKEEN,
+        "MIT",
+        "0830fa9da8e5bba2ccdaa45b7bdc9130451ba66b09ff2708f35fccaf82473e57",
+        "2b337a62e51a2f45c283eac98a70d21b7e0e102136be1539b2a52c652a7b0530",
+        "3971085165b47b6aeaec68058c6d8d98b3005e929db81268410b95ae4db770ab",
+    ),
+    "Countries-S1": _kg(
+        "Countries/countries_S1",
+        _EMBEDDING,
+        "MIT",
+        "5256bf3fc4181d7e87d819571e3acfa5425fc5af365b9ebe5c113740534ca561",
+        "f4b27648148a44f87e627140ec3a02ca4c884c32d348591147ca72f1d6fff5b0",
+        "262ca5ae5ed3aa1927026e0f258cc52b10830185b93465b93b9360727e719158",
+    ),
+    "Countries-S2": _kg(
+        "Countries/countries_S2",
+        _EMBEDDING,
+        "MIT",
+        "84c8f310fa076f902760f0909716b13bc0853a105ab9e0145e4e5135d855f68a",
+        "f4b27648148a44f87e627140ec3a02ca4c884c32d348591147ca72f1d6fff5b0",
+        "262ca5ae5ed3aa1927026e0f258cc52b10830185b93465b93b9360727e719158",
+    ),
+    "Countries-S3": _kg(
+        "Countries/countries_S3",
+        _EMBEDDING,
+        "MIT",
+        "80a8e3a26aff58b78fd5a453ec2a37591466bad621df8d05185f26763b663a0c",
+        "f4b27648148a44f87e627140ec3a02ca4c884c32d348591147ca72f1d6fff5b0",
+        "262ca5ae5ed3aa1927026e0f258cc52b10830185b93465b93b9360727e719158",
+    ),
+}

@@ -1,0 +1,181 @@
+"""Run folders: every write is atomic, and ``result.json`` comes last, so its presence means finished."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import differences
+from .errors import RunError, UsageError
+
+__all__ = ["RunFolder", "atomic_write", "explain_os_error"]
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, text: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def explain_os_error(error: OSError, path: Path) -> str:
+    """One line for a full disk, a read-only folder and their kin."""
+    import errno
+
+    where = error.filename or path
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission to write there",
+        errno.EPERM: "no permission to write there",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "a part of the path is a file, not a folder",
+        errno.EEXIST: "a file of that name is in the way",
+    }
+    return f"cannot write {where}: {reasons.get(error.errno or 0, error.strerror or error)}"
+
+
+class RunFolder:
+    """One run's folder: ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``checkpoints/``, weights, ``result.json``.
+
+    Parameters
+    ----------
+    path : Path. Created when first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``result.json`` is there, which is written last."""
+        return (self.path / "result.json").is_file()
+
+    def result(self) -> dict[str, Any]:
+        """Read ``result.json``."""
+        return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+
+    def config(self) -> dict[str, Any]:
+        """Complete configuration that the run was started with, with its task under ``task``."""
+        try:
+            text = (self.path / "config.yaml").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UsageError(f"{self.path} is no run folder: it holds no config.yaml") from None
+        return yaml.safe_load(text)
+
+    @contextmanager
+    def open(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the folder for one process; write or check its configuration.
+
+        Raises
+        ------
+        UsageError : the folder holds a run of another configuration; the differing fields are named.
+        RunError : another process is running in it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(explain_os_error(error, self.path)) from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"another process is running in {self.path}; wait for it or choose another --out"
+                ) from None
+            if (self.path / "config.yaml").exists():
+                changed = differences(self.config(), config)
+                if changed:
+                    raise UsageError(
+                        f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "
+                        "Choose another --out, or resume it as it is."
+                    )
+            else:
+                atomic_write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+            atomic_write(self.path / "env.json", json.dumps(env, indent=1, sort_keys=True) + "\n")
+            yield
+
+    def append(self, name: str, row: Mapping[str, Any]) -> int:
+        """Append one JSON line to ``name``, durably; returns the file's size."""
+        with (self.path / name).open("ab") as file:
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut(self, name: str, size: int) -> None:
+        """Cut a line file back to `size` bytes, the length at a checkpoint."""
+        path = self.path / name
+        path.touch()
+        if path.stat().st_size < size:
+            raise RunError(f"{path} is shorter than when the checkpoint was written: it was edited. Start a new run.")
+        with path.open("rb+") as file:
+            file.truncate(size)
+
+    def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """Lines of a JSON-lines file."""
+        path = self.path / name
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def write_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
+        """Make ``checkpoints/NAME`` by calling ``write(folder)`` on a temporary folder, then rename and point to it."""
+        root = self.path / "checkpoints"
+        root.mkdir(exist_ok=True)
+        for stale in root.glob(".tmp-*"):
+            shutil.rmtree(stale)
+        temporary, final = root / f".tmp-{name}", root / name
+        temporary.mkdir()
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        _sync_folder(temporary)
+        if final.exists():  # left by a process that was killed before `latest` named it
+            final.replace(root / f".tmp-old-{name}")
+        temporary.replace(final)
+        _sync_folder(root)
+        atomic_write(root / "latest", name)
+
+    def latest(self) -> Path | None:
+        """Newest complete checkpoint, or None."""
+        pointer = self.path / "checkpoints" / "latest"
+        return pointer.parent / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+
+    def checkpoint(self, name: str) -> Path:
+        """Folder of the checkpoint of that name."""
+        return self.path / "checkpoints" / name
+
+    def prune(self, keep: set[str]) -> None:
+        """Delete checkpoints other than those named."""
+        for folder in (self.path / "checkpoints").glob("*step-*"):
+            if folder.name not in keep:
+                shutil.rmtree(folder)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``; the run counts as finished from here on."""
+        atomic_write(self.path / "result.json", json.dumps(result, indent=1) + "\n")

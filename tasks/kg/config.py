@@ -1,0 +1,94 @@
+"""Configuration of knowledge-graph completion. Imports no torch, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.config import TrainConfig
+from tasks.errors import UsageError
+
+__all__ = ["KGConfig", "ModelConfig", "NegativesConfig"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Scorer and its sizes.
+
+    Parameters
+    ----------
+    scorer
+        hybonet (Lorentz) or mure (its Euclidean twin)
+    dim
+        size of an entity; for hybonet the time axis counts
+    k
+        curvature is -1/k (Lorentz scorers)
+    margin
+        the score of two equal points without biases
+    scale
+        bound of the relation transform's sigmoid
+    max_norm
+        cap on the space norm of entities, or null
+    init_std
+        deviation of the initial entity coordinates
+    """
+
+    scorer: str = "hybonet"
+    dim: int = 32
+    k: float = 1.0
+    margin: float = 6.0
+    scale: float = 3.5
+    max_norm: float | None = 1.5
+    init_std: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.dim < 2:
+            raise UsageError(f"--model.dim must be at least 2, got {self.dim}")
+        if not self.k > 0:
+            raise UsageError(f"--model.k must be positive (the curvature is -1/k), got {self.k}")
+
+
+@dataclass(frozen=True)
+class NegativesConfig:
+    """Corrupted tails that a batch shares.
+
+    Parameters
+    ----------
+    count
+        entities drawn without replacement for each batch
+    weight
+        how many negatives a triple's loss counts them as
+    filter
+        which true triples never serve as negatives: train, all (the published script's way) or none
+    """
+
+    count: int = 500
+    weight: float = 50.0
+    filter: str = "train"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--negatives.count must be at least 1, got {self.count}")
+        if self.filter not in ("train", "all", "none"):
+            raise UsageError(f"--negatives.filter is train, all or none; got {self.filter!r}")
+
+
+@dataclass(frozen=True)
+class KGConfig:
+    """Link prediction on a knowledge graph.
+
+    Parameters
+    ----------
+    data
+        name of a data set, or a folder with train, valid and test triples (head, relation, tail)
+    monitor
+        validation metric that selects the model: mrr (standard protocol) or paper_mrr
+    seed
+        of the initial weights, the batches and the negatives
+    """
+
+    data: str = "WN18RR"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=0.01, schedule="hold"))
+    monitor: str = "mrr"
+    seed: int = 0

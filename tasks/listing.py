@@ -1,0 +1,55 @@
+"""What ``hyrel ls`` shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["listing"]
+
+
+def _tasks() -> list[str]:
+    from .api import TASKS
+
+    return list(TASKS)
+
+
+def _deltas() -> list[str]:
+    from deltas import DELTAS
+
+    return list(DELTAS) or ["(none yet)"]
+
+
+def _recipes() -> list[str]:
+    from .api import recipes
+    from .config import load_recipe
+
+    lines = []
+    for name, path in recipes().items():
+        published = load_recipe(path)[1]
+        numbers = ", ".join(f"{row['metric']} {row['value']} ({row['source']})" for row in published)
+        lines.append(f"{name}" + (f"  published: {numbers}" if numbers else ""))
+    return lines
+
+
+def _data(data_dir: str | Path | None) -> list[str]:
+    from .data.load import EMBEDDED
+    from .data.locate import find
+    from .data.sets import DATA
+    from .errors import UsageError
+
+    lines = [f"{name}  (embedded)" for name in EMBEDDED]
+    for name, entry in DATA.items():
+        try:
+            where = str(find(name, data_dir)[1])
+        except UsageError:
+            where = f"not here; origin {entry.origin}"
+        lines.append(f"{name}  [{entry.kind}]  {where}")
+    return lines
+
+
+def listing(what: str | None, *, data_dir: str | Path | None = None) -> str:
+    """List the tasks, data sets, deltas or recipes; all four if `what` is None."""
+    parts = {"tasks": _tasks, "data": lambda: _data(data_dir), "deltas": _deltas, "recipes": _recipes}
+    if what is not None:
+        return "\n".join(parts[what]())
+    return "\n\n".join("\n".join([f"{name}:", *(f"  {line}" for line in show())]) for name, show in parts.items())

@@ -1,0 +1,84 @@
+"""Optimisers and schedules that a configuration can name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from math import cos, pi, sqrt
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from .config import TrainConfig
+from .registry import lookup
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "schedule_factor"]
+
+
+def _adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _adamw(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _adagrad(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return torch.optim.Adagrad(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return torch.optim.SGD(groups, lr=config.lr, weight_decay=config.weight_decay, momentum=0.9)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig], Optimizer]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "adagrad": _adagrad,
+    "sgd": _sgd,
+}
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda p: max(1 - p, 0.01),
+    "cosine": lambda p: 0.01 + 0.99 * (1 + cos(pi * p)) / 2,
+    "hold": lambda p: 1.0 if p < 0.5 else max(2 * (1 - p), 0.01),
+}
+
+
+def schedule_factor(config: TrainConfig, step: int, total: int) -> float:
+    """Multiple of the peak learning rate at `step` (from 0) of `total`: a function of the step alone, so it resumes."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "noam":
+        start = max(config.warmup, 1)
+        return min((step + 1) / start, sqrt(start / (step + 1)))
+    return warm * lookup(SCHEDULES, config.schedule, kind="schedule")(step / max(total, 1))
+
+
+def build_optimizers(groups: Iterable[Mapping[str, Any]], config: TrainConfig) -> list[Optimizer]:
+    """One optimiser for each kind named by the groups' ``optimizer`` (the configuration's by default).
+
+    A group may also set ``lr`` (its own peak), ``weight_decay`` and ``max_norm`` (see :func:`cap_norms`).
+    """
+    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for group in groups:
+        rest = {key: value for key, value in group.items() if key != "optimizer"}
+        rest["params"] = list(rest["params"])
+        rest.setdefault("lr", config.lr)
+        rest["peak_lr"] = rest["lr"]
+        kinds[group.get("optimizer", config.optimizer)].append(rest)
+    return [lookup(OPTIMIZERS, kind, kind="optimizer")(members, config) for kind, members in kinds.items()]
+
+
+@torch.no_grad()
+def cap_norms(optimizers: Iterable[Optimizer]) -> None:
+    """Scale rows of parameters whose group has ``max_norm`` back to that Euclidean norm (the space norm of points)."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            limit = group.get("max_norm")
+            if limit is None:
+                continue
+            for parameter in group["params"]:
+                norm = torch.linalg.vector_norm(parameter, dim=-1, keepdim=True)
+                parameter.mul_((limit / norm).clamp_(max=1.0))

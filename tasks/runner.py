@@ -1,0 +1,322 @@
+"""The training loop of every task."""
+
+from __future__ import annotations
+
+import platform
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from math import isfinite
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from lorentz.check import ManifoldReport, watch
+
+from .checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
+from .config import TrainConfig, config_hash, to_dict
+from .errors import RunError, UsageError
+from .folder import RunFolder, explain_os_error
+from .nonfinite import first_nonfinite
+from .optim import build_optimizers, cap_norms, schedule_factor
+from .progress import Progress
+
+__all__ = ["Data", "Task", "fit"]
+
+SCHEMA = 1
+
+
+class Data(Protocol):
+    """What a task trains on: a name, the SHA-256 of its content, and the name of its split."""
+
+    name: str
+    sha256: str
+    split: str
+    warnings: list[str]
+
+
+class Task(Protocol):
+    """What the runner asks of a task. It neither writes files nor keeps state between batches."""
+
+    name: str
+    Config: type
+    monitor: str  # metric of the validation split; a leading "-" means that smaller is better
+    config: Any
+
+    def build(self, config: Any, data: Any) -> nn.Module:
+        """Make the model; every random number is drawn from torch's generator, which the runner has seeded."""
+
+    def n_batches(self, data: Any) -> int:
+        """Count the batches of an epoch."""
+
+    def train_batch(self, data: Any, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
+        """Make batch `index` of `epoch`, a pure function of its arguments: a resumed run needs no loader state."""
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch, and scalars to log."""
+
+    def evaluate(self, model: nn.Module, data: Any, split: str) -> dict[str, float]:
+        """Compute the metrics of a split."""
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Group the parameters by optimiser, learning rate and norm cap."""
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine of this process, for ``env.json``."""
+    from importlib.metadata import version
+
+    names = ("hyrel", "torch", "geoopt", "accelerate", "transformers", "numpy")
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    return {**machine, **{name: version(name) for name in names}}
+
+
+class _Run:
+    """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
+
+    def __init__(self, task: Task, data: Data, folder: RunFolder, *, seed: int, progress: Progress) -> None:
+        self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
+        self.train: TrainConfig = task.config.train
+        precision = {"fp32": "no"}.get(self.train.precision, self.train.precision)
+        self.accelerator = Accelerator(mixed_precision=precision)
+        _seed(seed)
+        self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
+        self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
+        self.batches = task.n_batches(data)
+        self.total = self.batches * self.train.epochs
+        self.epoch = self.index = self.count = self.misses = 0
+        self.sums: dict[str, float] = {}
+        self.best: dict[str, Any] | None = None
+        self.seconds = {"train": 0.0, "evaluate": 0.0}
+        self.metrics_bytes = 0
+        self.warnings: list[str] = list(data.warnings)
+        self.saved = time.monotonic()
+
+    @property
+    def steps(self) -> int:
+        return self.epoch * self.batches + self.index
+
+    @property
+    def stopped(self) -> bool:
+        return self.train.patience is not None and self.misses >= self.train.patience
+
+    def restore(self) -> None:
+        """Go back to the newest checkpoint, or to the start."""
+        latest = self.folder.latest()
+        if latest is None:
+            self.folder.cut("metrics.jsonl", 0)
+            return
+        state = load_checkpoint(latest, self.model, self.optimizers)
+        if state["data_sha256"] != self.data.sha256:
+            raise UsageError(
+                f"the data of {self.data.name} has changed since {self.folder.path} was started; start a new run"
+            )
+        for name, now in (("torch", torch.__version__), ("threads", self.train.threads)):
+            if state[name] != now:
+                self.warnings.append(
+                    f"resumed with {name} {now}, started with {state[name]}: no longer equal to the bit"
+                )
+                self.progress.say(f"warning: {self.warnings[-1]}")
+        for name in ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes"):
+            setattr(self, name, state[name])
+        self.folder.cut("metrics.jsonl", self.metrics_bytes)
+        restore_rng(state["rng"])
+        self.progress.say(f"resuming {self.folder.path} at step {self.steps} of {self.total}")
+
+    def checkpoint(self) -> str:
+        name = f"step-{self.steps:08d}"
+        fields = ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes")
+        state: dict[str, Any] = {field: getattr(self, field) for field in fields}
+        state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
+        state["rng"] = rng_state()
+        self.folder.write_checkpoint(name, lambda path: save_checkpoint(path, self.model, self.optimizers, state))
+        self.folder.prune({name} | ({self.best["checkpoint"]} if self.best else set()))
+        self.saved = time.monotonic()
+        return name
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.accelerator.autocast() if self.train.precision != "fp32" else nullcontext():
+            return self.task.step(self.model, batch)
+
+    def update(self) -> None:
+        """One optimiser step."""
+        factor = schedule_factor(self.train, self.steps, self.total)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            optimizer.zero_grad(set_to_none=True)
+        batch = self.task.train_batch(self.data, self.epoch, self.index, self.seed)
+        batch = send_to_device(batch, self.accelerator.device)
+        before = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
+        loss, scalars = self.forward(batch)
+        value = float(loss.detach())
+        if not isfinite(value):
+            self.fail(batch, before)
+        self.accelerator.backward(loss)
+        if self.train.clip is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.train.clip)
+            if not isfinite(float(norm)):
+                self.fail(batch, before)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        cap_norms(self.optimizers)
+        logged = {"loss": value, **{key: float(scalar) for key, scalar in scalars.items()}}
+        for key, scalar in logged.items():
+            self.sums[key] = self.sums.get(key, 0.0) + scalar
+        self.count += 1
+        self.index += 1
+        if self.index == self.batches:
+            self.epoch, self.index = self.epoch + 1, 0
+        self.progress.step(self.steps, {"epoch": self.epoch, **logged})
+
+    def fail(self, batch: dict[str, Tensor], before: tuple[Tensor, list[Tensor]]) -> None:
+        def replay() -> Tensor:
+            torch.set_rng_state(before[0])
+            if before[1]:
+                torch.cuda.set_rng_state_all(before[1])
+            self.model.zero_grad(set_to_none=True)
+            return self.forward(batch)[0]
+
+        cause = first_nonfinite(self.model, replay)
+        good = self.folder.latest()
+        kept = f"last good checkpoint: {good}" if good else "no checkpoint was written yet"
+        raise RunError(
+            f"non-finite loss or gradient at step {self.steps} (epoch {self.epoch}, batch {self.index}): "
+            f"first bad is {cause}; {kept}. A smaller --train.lr or --train.clip usually helps."
+        )
+
+    def measure(self, split: str) -> tuple[dict[str, float], ManifoldReport]:
+        start = time.monotonic()
+        self.model.eval()
+        with torch.no_grad(), watch(self.model) as report:
+            metrics = self.task.evaluate(self.model, self.data, split)
+        self.model.train()
+        self.seconds["evaluate"] += time.monotonic() - start
+        return {key: float(value) for key, value in metrics.items()}, report
+
+    def validate(self) -> None:
+        """Evaluate on the validation split, log, remember the best, write a checkpoint."""
+        metrics, report = self.measure("valid")
+        name = self.task.monitor.lstrip("-")
+        if name not in metrics:
+            raise UsageError(f"the metric to monitor, {name!r}, is not one of {', '.join(metrics)}")
+        score = -metrics[name] if self.task.monitor.startswith("-") else metrics[name]
+        train = {key: value / max(self.count, 1) for key, value in self.sums.items()}
+        row: dict[str, Any] = {"step": self.steps, "epoch": self.epoch, "train": train, "valid": metrics}
+        if report:
+            row["manifold"] = {"residual": report.residual, "radius_p99": report.radius_p99}
+        self.metrics_bytes = self.folder.append("metrics.jsonl", row)
+        self.folder.append("timing.jsonl", {"step": self.steps, **self.seconds})
+        self.sums, self.count = {}, 0
+        if self.best is None or score > self.best["score"]:
+            self.best = {"score": score, "step": self.steps, "valid": metrics, "checkpoint": f"step-{self.steps:08d}"}
+            self.misses = 0
+        else:
+            self.misses += 1
+        self.progress.evaluated(self.steps, "valid", metrics, report.residual if report else None)
+        self.checkpoint()
+
+    def loop(self, checkpoint_seconds: float) -> None:
+        self.model.train()
+        while self.epoch < self.train.epochs and not self.stopped:
+            start = time.monotonic()
+            self.update()
+            self.seconds["train"] += time.monotonic() - start
+            if self.index == 0 and (self.epoch % self.train.eval_every == 0 or self.epoch == self.train.epochs):
+                self.validate()
+            elif time.monotonic() - self.saved >= checkpoint_seconds:
+                self.checkpoint()
+
+    def result(self) -> dict[str, Any]:
+        """Evaluate the best checkpoint and describe the run."""
+        assert self.best is not None
+        load_checkpoint(self.folder.checkpoint(self.best["checkpoint"]), self.model, [])
+        test, report = self.measure("test")
+        parameters = list(self.model.parameters())
+        config = to_dict(self.task.config)
+        self.progress.evaluated(self.best["step"], "test", test, report.residual if report else None)
+        return {
+            "schema": SCHEMA,
+            "task": self.task.name,
+            "data": {"name": self.data.name, "sha256": self.data.sha256, "split": self.data.split},
+            "config_hash": config_hash(self.task.name, config),
+            "seed": self.seed,
+            "metrics": {"valid": self.best["valid"], "test": test},
+            "best_step": self.best["step"],
+            "params": {
+                "total": sum(p.numel() for p in parameters),
+                "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            },
+            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+            "threads": self.train.threads,
+            "manifold": {"residual": report.residual, "radius_p99": report.radius_p99} if report else None,
+            "activations": None,
+            "warnings": self.warnings,
+        }
+
+
+def fit(
+    task: Task, data: Data, folder: RunFolder, *, seed: int, quiet: bool = False, checkpoint_seconds: float = 60.0
+) -> dict[str, Any]:
+    """Train `task` on `data` in `folder`, or go on where a killed run stopped; returns what ``result.json`` holds.
+
+    A finished run is not run again. A run that was killed at any moment and resumed gives the same parameters and
+    ``metrics.jsonl`` to the bit as one that was never killed, at the same number of threads.
+
+    Raises
+    ------
+    UsageError : the folder holds a run of another configuration, or the data has changed.
+    RunError : non-finite loss, full disk, unwritable folder, or another process in the folder.
+    """
+    config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
+    if folder.finished:
+        with folder.open(config, environment()):
+            return folder.result()
+    title = f"{task.name} {data.name} seed {seed}"
+    with folder.open(config, environment()), _threads(task.config.train.threads):
+        total = task.n_batches(data) * task.config.train.epochs
+        try:
+            with Progress(title, total, quiet=quiet) as progress:
+                run = _Run(task, data, folder, seed=seed, progress=progress)
+                run.restore()
+                run.loop(checkpoint_seconds)
+                result = run.result()
+                save_weights(run, folder)
+                folder.finish(result)
+        except OSError as error:
+            good = folder.latest()
+            kept = f"The run is safe up to {good.name}" if good else "No checkpoint was written yet"
+            raise RunError(
+                f"{explain_os_error(error, folder.path)}. {kept}; then go on with: hyrel resume {folder.path}"
+            ) from None
+    return result
+
+
+def save_weights(run: _Run, folder: RunFolder) -> None:
+    """Write the best weights as ``model.safetensors`` of the run folder, atomically."""
+    from .folder import atomic_write
+
+    assert run.best is not None
+    source = folder.checkpoint(run.best["checkpoint"]) / "model.safetensors"
+    atomic_write(folder.path / "model.safetensors", source.read_bytes())
