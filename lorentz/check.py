@@ -22,7 +22,7 @@ def residual(x: Float[Tensor, "... d"], *, k: float | Tensor = 1.0) -> float:
     if x.numel() == 0:
         return 0.0
     wide = x.detach().double()
-    error = (math.minkowski(wide, wide) + torch.as_tensor(k, device=x.device).double()).abs() / wide[..., 0] ** 2
+    error = (math.minkowski(wide, wide) + (k.to(wide) if isinstance(k, Tensor) else k)).abs() / wide[..., 0] ** 2
     return float(error.max())
 
 

@@ -64,7 +64,7 @@ class Lorentz(geoopt.Lorentz):  # type: ignore[misc]
 
     def extra_repr(self) -> str:
         """Value of k, shown by ``print``."""
-        return f"k={float(self.k):g}" + (", learnable=True" if self.learnable else "")
+        return f"k={float(self.k.detach()):g}" + (", learnable=True" if self.learnable else "")
 
     def lift(self, space: Tensor, *, dim: int = -1) -> Tensor:
         """Point with these space coordinates; see :func:`lorentz.math.lift`."""

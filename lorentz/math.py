@@ -44,8 +44,13 @@ def _sum(x: Tensor, dim: int) -> Tensor:
     return x.sum(dim, keepdim=True)
 
 
+def _scalar(k: K, like: Tensor) -> Tensor:
+    """Scalar tensor of a number or tensor, in the dtype of `like` (a Python float would first become float32)."""
+    return k.to(like) if isinstance(k, Tensor) else torch.tensor(k, dtype=like.dtype, device=like.device)
+
+
 def _sqrt_k(k: K, like: Tensor) -> Tensor:
-    return torch.as_tensor(k, device=like.device).to(like.dtype).sqrt()
+    return _scalar(k, like).sqrt()
 
 
 def _safe_sqrt(x: Tensor) -> Tensor:
@@ -77,7 +82,7 @@ def lift(space: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Ten
     tensor([5., 3., 0.])
     """
     s = _at_least_float32(space)
-    time = (torch.as_tensor(k, device=s.device).to(s.dtype) + _sum(s * s, dim)).sqrt()
+    time = (_scalar(k, s) + _sum(s * s, dim)).sqrt()
     return torch.cat([time.to(space.dtype), space], dim)
 
 
@@ -127,7 +132,7 @@ def sqdist(
     Shapes (..., d) and (..., d), broadcast, to (...). Not the square of :func:`dist`.
     """
     a, b = _unit_space(x, k, dim), _unit_space(y, k, dim)
-    q = _chord(a, b, dim) * torch.as_tensor(k, device=x.device).double()
+    q = _chord(a, b, dim) * _scalar(k, a)
     return _squeeze(q, dim, keepdim).to(x.dtype)
 
 
@@ -174,7 +179,7 @@ def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     Tensor, shape (..., d), on the hyperboloid at distance ``|v|`` from the origin.
     """
     space = _at_least_float32(space_of(v, dim=dim))
-    norm_sq = _sum(space * space, dim) / torch.as_tensor(k, device=v.device).to(space.dtype)
+    norm_sq = _sum(space * space, dim) / _scalar(k, space)
     return lift((_sinhc(norm_sq) * space).to(v.dtype), k=k, dim=dim)
 
 
@@ -184,7 +189,7 @@ def logmap0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     Shape (..., d) to (..., d). The inverse of :func:`expmap0`; the origin maps to 0.
     """
     space = _at_least_float32(space_of(x, dim=dim))
-    norm_sq = _sum(space * space, dim) / torch.as_tensor(k, device=x.device).to(space.dtype)
+    norm_sq = _sum(space * space, dim) / _scalar(k, space)
     v = (_arsinhc(norm_sq) * space).to(x.dtype)
     return torch.cat([torch.zeros_like(v.narrow(dim, 0, 1)), v], dim)
 
@@ -266,7 +271,7 @@ def from_poincare(p: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Floa
     Shape (..., d - 1) to (..., d). A point on or outside the ball has no image and gives NaN.
     """
     ball = p.double()
-    kk = torch.as_tensor(k, device=p.device).double()
+    kk = _scalar(k, ball)
     room = kk - _sum(ball * ball, dim)
     space = 2 * kk * ball / torch.where(room > 0, room, torch.full_like(room, float("nan")))
     return lift(space.to(p.dtype), k=k, dim=dim)
@@ -284,7 +289,7 @@ def bounded_lift(z: Float[Tensor, "... d"], *, scale: K, k: K = 1.0, bound: str 
     Shape (..., d) to (..., d), on the hyperboloid.
     """
     wide = _at_least_float32(z)
-    gate = torch.as_tensor(scale, device=z.device).to(wide.dtype) * torch.sigmoid(wide.narrow(-1, 0, 1))
+    gate = _scalar(scale, wide) * torch.sigmoid(wide.narrow(-1, 0, 1))
     if bound == "space":
         norm = gate
     elif bound == "time":

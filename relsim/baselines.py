@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Source = Facts | Counts
+_CHUNK = 1 << 16
 
 
 def _counts(source: Source) -> Counts:
@@ -84,7 +85,7 @@ def _cosine(sides: Any, at: At) -> Float:
         square_a, square_b = square_a + _rows(a.multiply(a)), square_b + _rows(b.multiply(b))
     left, right = _outer(np.sqrt(square_a), np.sqrt(square_b), at)
     norm = left * right
-    return np.divide(inner, norm, out=np.zeros_like(inner), where=norm > 0)
+    return np.asarray(np.divide(inner, norm, out=np.zeros_like(inner), where=norm > 0))
 
 
 def count_cosine(source: Source, at: At = None, *, swapped: bool = False) -> Float:
@@ -169,7 +170,7 @@ def _marginal_kl(a: Any, b: Any, prior: Float, n: Float, smoothing: float, at: A
         return matrix.multiply(1.0 / safe).tocsr().log1p()
 
     def own(matrix: Any, lift: Any) -> Float:
-        return (_rows(matrix.multiply(lift)) + lift @ prior) / (n + smoothing)
+        return np.asarray((_rows(matrix.multiply(lift)) + lift @ prior) / (n + smoothing))
 
     gain_a, gain_b = gain(a), gain(b)
     log_n = np.log(n + smoothing)
@@ -183,17 +184,14 @@ def _marginal_kl(a: Any, b: Any, prior: Float, n: Float, smoothing: float, at: A
         left, right = _outer(own(a, gain_a) - log_n, log_n, at)
         _, prior_term = _outer(n, gain_b @ prior, at)
         kl = left + right - (dot(a, gain_b, at) + prior_term) / left_n
-    # Sums of up to E rounded terms: anything below this is an error in the formula, not rounding.
-    if kl.size and float(kl.min()) < -1e-10:
-        raise ArithmeticError(f"count KL is {float(kl.min())}, below 0 by more than rounding")
-    return np.maximum(kl, 0.0)
+    return _not_negative(kl, "count KL")
 
 
 def count_kl_max(source: Source, at: At = None, *, smoothing: float = 30.0, swapped: bool = False) -> Float:
     """Larger of the two directions of ``count_kl``, in nats: 0 for equal distributions."""
     counts = _counts(source)
     forward = count_kl(counts, at, smoothing=smoothing, swapped=swapped)
-    return np.maximum(forward, count_kl(counts, at, smoothing=smoothing, swapped=swapped, reverse=True))
+    return np.asarray(np.maximum(forward, count_kl(counts, at, smoothing=smoothing, swapped=swapped, reverse=True)))
 
 
 def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> Float:
@@ -209,8 +207,7 @@ def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> F
         rows = np.arange(size) if at is None else at
     block = np.zeros((len(rows), size))
     for a, b in _sides(counts, swapped):
-        p = a.multiply(1.0 / np.maximum(_rows(a), 1.0)[:, None]).tocsr()
-        q = b.multiply(1.0 / np.maximum(_rows(b), 1.0)[:, None]).tocsc()
+        p, q = _shares(a).tocsr(), _shares(b).tocsc()
         for place_i, i in enumerate(rows):
             mine = slice(p.indptr[i], p.indptr[i + 1])
             found = q[:, p.indices[mine]]
@@ -218,8 +215,21 @@ def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> F
             y = found.data
             term = x * np.log(x) + y * np.log(y) - (x + y) * np.log(x + y)
             block[place_i] += np.log(2.0) + 0.5 * np.bincount(found.indices, weights=term, minlength=size)
-    block = np.maximum(block, 0.0)
+    block = _not_negative(block, "Jensen-Shannon divergence")
     return block[place, at[1]] if isinstance(at, tuple) else block
+
+
+def _shares(matrix: Any) -> Any:
+    """Rows divided by their sums; an empty row stays empty."""
+    total = _rows(matrix)
+    return matrix.multiply(np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)[:, None])
+
+
+def _not_negative(values: Float, name: str) -> Float:
+    # Sums of up to E rounded terms: anything below this is an error in the formula, not rounding.
+    if values.size and float(values.min()) < -1e-10:
+        raise ArithmeticError(f"{name} is {float(values.min())}, below 0 by more than rounding")
+    return np.asarray(np.maximum(values, 0.0))
 
 
 def token_overlap(source: Source, at: At = None, *, swapped: bool = False) -> Float:
@@ -237,29 +247,18 @@ def agreement(source: Source, at: At = None, *, swapped: bool = False) -> tuple[
     where no head is shared. Low agreement speaks against equivalence; high agreement alone proves nothing.
     """
     counts = _counts(source)
-    other = counts.pair_swapped if swapped else counts.pair
-    shared = dot(counts.pair, other, at)
-    (a, b), _ = _sides(_distinct(counts), swapped)
-    # min(x, y) of small integers as a sum of indicators: sum over m >= 1 of [x >= m][y >= m].
-    smaller = np.zeros_like(shared)
-    heads = dot(a.sign(), b.sign(), at)
-    level = 1
-    while a.nnz and b.nnz:
-        smaller += dot(a.sign(), b.sign(), at)
-        a, b = _at_least(a, level + 1), _at_least(b, level + 1)
-        level += 1
+    if not isinstance(at, tuple):
+        rows = np.arange(counts.facts.num_relations) if at is None else at
+        grid = np.indices((len(rows), counts.facts.num_relations)).reshape(2, -1)
+        rate, heads = agreement(counts, (rows[grid[0]], grid[1]), swapped=swapped)
+        return rate.reshape(len(rows), -1), heads.reshape(len(rows), -1)
+    shared = dot(counts.pair, counts.pair_swapped if swapped else counts.pair, at)
+    (a, b), _ = _sides(Counts(counts.facts, weight=np.ones(len(counts.facts))), swapped)
+    heads, smaller = dot(a.sign(), b.sign(), at), np.zeros_like(shared)
+    for start in range(0, len(smaller), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        smaller[part] = _rows(a[at[0][part]].minimum(b[at[1][part]]))
     return np.divide(shared, smaller, out=np.full_like(shared, np.nan), where=smaller > 0), heads
-
-
-def _distinct(counts: Counts) -> Counts:
-    return Counts(counts.facts, weight=np.ones(len(counts.facts)))
-
-
-def _at_least(matrix: Any, level: int) -> Any:
-    out = matrix.copy()
-    out.data = np.where(out.data >= level, out.data, 0.0)
-    out.eliminate_zeros()
-    return out
 
 
 def cosine(relation_vectors: Any) -> Float:
@@ -267,7 +266,7 @@ def cosine(relation_vectors: Any) -> Float:
     vectors: NDArray[np.float64] = np.asarray(relation_vectors, dtype=np.float64)
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
-    return unit @ unit.T
+    return np.asarray(unit @ unit.T)
 
 
 # Larger means more alike, for ranking: divergences enter with a minus sign.

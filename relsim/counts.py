@@ -105,3 +105,9 @@ class Counts:
         from relsim.text import token_matrix
 
         return token_matrix(self.facts.relations)
+
+    @property
+    def fact_square(self) -> Float:
+        """Float64 ``(R,)``: sum of the squared counts of the facts of each relation."""
+        relation = self.facts.relation.numpy()
+        return np.bincount(relation, weights=self._weight**2, minlength=self.facts.num_relations).astype(np.float64)

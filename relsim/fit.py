@@ -157,7 +157,7 @@ def fit(
     watched = held_out if isinstance(held_out, Facts) else None
     started = time.perf_counter()
     batches = FactBatches(facts, batch_size=batch_size, negatives=negatives)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     steps = epochs * len(batches)
     losses: list[float] = []
     history: list[tuple[float, float]] = []

@@ -26,7 +26,8 @@ class HeadPool:
     variance
         float64 ``(R, M)``: the variance is ``sum_h variance (D_h - D)^2``. It is
         ``(1 - pi) weight^2 / (1 - weight)``, so heads taken with certainty add none, and the denominator makes up for
-        residuals that shrink toward the one heavy head they are measured from.
+        residuals that shrink toward the one heavy head they are measured from. Scaled up where the draw missed heads
+        that the design counts on.
     ess
         float64 ``(R,)``: independent draws from P(h | r) with the same variance; infinite where nothing was left to
         chance.
@@ -99,7 +100,7 @@ def inclusion_probability(head_prob: Tensor, size: int) -> Tensor:
     return _capped((multiplier @ square).sqrt() + floor, float(size))
 
 
-def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator) -> HeadPool:
+def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator, inclusion: Tensor | None = None) -> HeadPool:
     """Draw a pool by systematic sampling with the probabilities of :func:`inclusion_probability`.
 
     Heads are passed in the order of the relation that wants them most, shuffled inside, which spreads the pool over
@@ -113,10 +114,12 @@ def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator) -> He
         Expected number of heads; from E on, all of them are taken.
     generator
         Source of the draw.
+    inclusion
+        ``(E,)``: the probabilities, where they are known already.
     """
     if size >= head_prob.shape[1]:
         return every_head(head_prob)
-    pi = inclusion_probability(head_prob, size)
+    pi = inclusion_probability(head_prob, size) if inclusion is None else inclusion
     certain = pi >= 1.0
     shuffled = torch.randperm(len(pi), generator=generator)
     order = shuffled[torch.argsort(head_prob.argmax(0)[shuffled], stable=True)]
@@ -130,8 +133,15 @@ def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator) -> He
     raw = head_prob[:, heads].double() / pi[heads]
     weight = raw / raw.sum(1, keepdim=True)
     chance = weight**2 * (1.0 - pi[heads])
-    variance = chance / (1.0 - weight)
+    # A pool that happens to miss the uncertain heads of a relation would call itself certain; what the design expects
+    # is known, and is the least that is claimed.
+    expected = (head_prob.double() ** 2 * (1.0 / pi - 1.0)).sum(1)
+    realised = chance.sum(1)
+    claimed = torch.maximum(realised, expected)
+    variance = chance / (1.0 - weight) * (claimed / realised)[:, None]
     # One head carries the whole relation: its spread cannot be seen at all, which the standard error must say.
-    variance = torch.where((weight >= 1.0) & (chance > 0.0), torch.inf, torch.nan_to_num(variance))
+    unseen = ((weight >= 1.0) & (chance > 0.0)) | ((realised == 0.0) & (expected > 0.0))[:, None]
+    variance = torch.where(unseen, torch.inf, torch.nan_to_num(variance))
     spread = variance.sum(1)
-    return HeadPool(heads, weight, variance, 1.0 / chance.sum(1), spread**2 / (variance**2).sum(1))
+    df = torch.where(torch.isinf(spread), 1.0, torch.nan_to_num(spread**2 / (variance**2).sum(1), nan=torch.inf))
+    return HeadPool(heads, weight, variance, 1.0 / claimed, df)

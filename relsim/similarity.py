@@ -65,8 +65,8 @@ def similarity(
     samples
         Facts a relation for "ancestral", at least 2.
     dtype
-        Of the logits: float64 for "exact", else float32 (error below 1e-4 nats) by default. All sums over heads are
-        in float64, and values under 1e-2 nats are recomputed in float64.
+        Of the logits: float64 for "exact", else float32 by default, with an error below 1e-6 times the largest
+        ``|x| |f|``, that is under 1e-4 nats on fitted models. All sums over heads are in float64, and values under 1e-2 nats are recomputed in float64.
 
     Returns
     -------
@@ -90,12 +90,12 @@ def similarity(
         raise ValueError(f"heads is {heads}, expected at least 1")
     if stop is not None and method in ("ancestral", "exact"):
         raise ValueError(f"stop={stop!r} needs method='pooled' or 'auto', got {method!r}")
+    goal = None if stop is None else _goal(stop)
     broken = [name for name, value in dist.named_parameters() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ValueError(f"parameters {broken} of the model are not finite: the fit diverged, try a smaller lr")
     if method == "auto":
         method = "exact" if dist.num_entities <= 2 * heads else "pooled"
-        stop = None if method == "exact" else stop
     generator = torch.Generator().manual_seed(seed)
     single = torch.float32 if dtype is None else dtype
     if method == "ancestral":
@@ -104,7 +104,7 @@ def similarity(
         return _assemble("ancestral", drawn.head, drawn.tail, drawn.variance, ess, ess - 1.0, drawn.heads)
     if method == "exact" or heads >= dist.num_entities:
         return _exact(dist, head_kl(dist), torch.float64 if dtype is None else dtype, 0)
-    return _pooled(dist, head_kl(dist), single, heads, None if stop is None else _goal(stop), generator)
+    return _pooled(dist, head_kl(dist), single, heads, goal, generator)
 
 
 def _exact(dist: FactDistribution, head: Tensor, dtype: torch.dtype, used: int) -> RelationSimilarity:

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["stem", "token_matrix", "tokens"]
+__all__ = ["negated", "stem", "token_matrix", "tokens"]
 
+_NEGATION = frozenset(("not", "never", "no", "cannot", "neither", "nor", "without", "hardly"))
+_WORD = re.compile(r"[^\W_]+(?:'t\b)?|'s", re.UNICODE)
 # Forms that carry tense and voice, not meaning. Negation is never stripped: "be not" must not meet "be".
 _AUXILIARY = frozenset(
-    "be am is are was were been being have has had having do does did done will would shall should can could may might "
-    "must get gets got a an the 's".split()
+    _WORD.findall(
+        "be am is are was were been being have has had having do does did done will would shall should can could may "
+        "might must get gets got a an the 's"
+    )
 )
-_WORD = re.compile(r"[^\W_]+(?:'t)?|'s", re.UNICODE)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -49,6 +52,12 @@ def tokens(phrase: str) -> list[str]:
     words = [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", phrase).replace("’", "'"))]
     kept = [stem(word) for word in words if word not in _AUXILIARY]
     return kept or words
+
+
+def negated(phrase: str) -> bool:
+    """Whether a phrase holds an odd number of English negations, as in "is not" or "has never been"."""
+    words = [word.lower() for word in _WORD.findall(phrase.replace("’", "'"))]
+    return bool(sum(word in _NEGATION or word.endswith("n't") for word in words) % 2 == 1)
 
 
 def token_matrix(phrases: Sequence[str]) -> Any:

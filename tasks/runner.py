@@ -21,7 +21,7 @@ from lorentz.check import ManifoldReport, watch
 from .checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from .config import TrainConfig, config_hash, to_dict
 from .errors import RunError, UsageError
-from .folder import RunFolder, explain_os_error
+from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, schedule_factor
 from .progress import Progress
@@ -103,6 +103,7 @@ class _Run:
         _seed(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
+        schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
         self.batches = task.n_batches(data)
         self.total = self.batches * self.train.epochs
         self.epoch = self.index = self.count = self.misses = 0
@@ -294,29 +295,27 @@ def fit(
         with folder.open(config, environment()):
             return folder.result()
     title = f"{task.name} {data.name} seed {seed}"
-    with folder.open(config, environment()), _threads(task.config.train.threads):
-        total = task.n_batches(data) * task.config.train.epochs
-        try:
-            with Progress(title, total, quiet=quiet) as progress:
-                run = _Run(task, data, folder, seed=seed, progress=progress)
+    total = task.n_batches(data) * task.config.train.epochs
+    with _threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
+        run = _Run(task, data, folder, seed=seed, progress=progress)
+        with folder.open(config, environment()):
+            try:
                 run.restore()
                 run.loop(checkpoint_seconds)
                 result = run.result()
                 save_weights(run, folder)
                 folder.finish(result)
-        except OSError as error:
-            good = folder.latest()
-            kept = f"The run is safe up to {good.name}" if good else "No checkpoint was written yet"
-            raise RunError(
-                f"{explain_os_error(error, folder.path)}. {kept}; then go on with: hyrel resume {folder.path}"
-            ) from None
+            except OSError as error:
+                good = folder.latest()
+                kept = f"The run is safe up to {good.name}" if good else "No checkpoint was written yet"
+                raise RunError(
+                    f"{explain_os_error(error, folder.path)}. {kept}; then go on with: hyrel resume {folder.path}"
+                ) from None
     return result
 
 
 def save_weights(run: _Run, folder: RunFolder) -> None:
     """Write the best weights as ``model.safetensors`` of the run folder, atomically."""
-    from .folder import atomic_write
-
     assert run.best is not None
     source = folder.checkpoint(run.best["checkpoint"]) / "model.safetensors"
     atomic_write(folder.path / "model.safetensors", source.read_bytes())

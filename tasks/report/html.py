@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from tasks.folder import atomic_write
 
@@ -43,23 +45,48 @@ class Column:
 
 def format_cell(value: Any, spec: str = ".3f") -> str:
     """Text of a cell: integers as they are, floats by ``spec``, nothing known (None, NaN) as a dash."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, Real) and math.isnan(value)):
         return "–"
-    if isinstance(value, float):
-        return format(value, spec)
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return format(float(value), spec)
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(format_cell(item, spec) for item in value)
     return str(value)
 
 
 def _cell(value: Any, spec: str) -> dict[str, Any]:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    missing = value is None or (number and math.isnan(value))
-    return {"text": format_cell(value, spec), "number": number, "sort": None if missing else value}
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    text = format_cell(value, spec)
+    key = "" if value is None or (number and math.isnan(value)) else float(value) if number else text
+    return {"text": text, "number": number, "sort": key}
 
 
-_UNSAFE = re.compile(
-    r"<script|<foreignObject|<iframe|\son\w+\s*=|javascript:|(?:href|src)\s*=\s*[\"'](?!#|data:)", re.I
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+_ELEMENTS = frozenset(
+    [
+        "svg",
+        "g",
+        "defs",
+        "path",
+        "use",
+        "text",
+        "tspan",
+        "style",
+        "clipPath",
+        "rect",
+        "circle",
+        "ellipse",
+        "line",
+        "polyline",
+        "polygon",
+        "title",
+        "desc",
+        "marker",
+        "pattern",
+        "linearGradient",
+        "radialGradient",
+        "stop",
+    ]
 )
 
 
@@ -76,16 +103,36 @@ def inline_svg(svg: str, prefix: str) -> str:
     Raises
     ------
     ValueError
-        If it is no SVG, or holds a script, an event handler or a reference to another file.
+        If it is no SVG, or holds anything but shapes and text of its own: a script, an event handler, a picture, a
+        reference to another file.
     """
-    match = re.search(r"<svg\b.*</svg>", svg, re.S)
-    if match is None:
-        raise ValueError(f"expected an SVG document, got {svg[:40]!r}")
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", match.group(), flags=re.S)
-    if found := _UNSAFE.search(body):
-        raise ValueError(f"the SVG holds {found.group().strip()!r}: scripts and outside references are not allowed")
-    body = re.sub(r'(\bid=")', rf"\g<1>{prefix}-", body)
-    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", body)
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"expected an SVG document, got {svg[:40]!r} ({error})") from None
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag == f"{_SVG}metadata"]:
+            parent.remove(child)
+    for node in root.iter():
+        node.tag = node.tag.removeprefix(_SVG)
+        if node.tag not in _ELEMENTS:
+            raise ValueError(f"the SVG holds a {node.tag!r} element; expected shapes and text only")
+        for name in list(node.attrib):
+            # Inside a page the namespaces go without saying.
+            node.set(name.removeprefix(_XLINK), _local(name, node.attrib.pop(name), prefix))
+        if node.tag == "style" and re.search(r"@import|url\(", node.text or ""):
+            raise ValueError("the SVG holds a style that loads another file")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str, value: str, prefix: str) -> str:
+    """Value of an SVG attribute with references to ids of the same document prefixed; any other is refused."""
+    href = name.removeprefix(_XLINK) in ("href", "src")
+    if name.lower().startswith("on") or (href and not value.startswith("#")) or re.search(r"url\((?!#)", value):
+        raise ValueError(f"the SVG holds {name}={value[:60]!r}: scripts and outside references are not allowed")
+    if name == "id":
+        return f"{prefix}-{value}"
+    return f"#{prefix}-{value[1:]}" if href else value.replace("url(#", f"url(#{prefix}-")
 
 
 @dataclass
@@ -160,20 +207,20 @@ class Section:
         ValueError
             For a row with more or fewer values than columns, or not one ``evidence`` entry a row.
         """
-        columns = [Column(column) if isinstance(column, str) else column for column in columns]
+        heads = [Column(column) if isinstance(column, str) else column for column in columns]
         table = [list(row) for row in rows]
         for number, row in enumerate(table):
-            if len(row) != len(columns):
-                raise ValueError(f"table {caption!r}, row {number}: {len(row)} values for {len(columns)} columns")
+            if len(row) != len(heads):
+                raise ValueError(f"table {caption!r}, row {number}: {len(row)} values for {len(heads)} columns")
         if evidence is not None and len(evidence) != len(table):
             raise ValueError(f"table {caption!r}: {len(evidence)} evidence entries for {len(table)} rows")
-        cells = [[_cell(value, column.spec) for value, column in zip(row, columns, strict=True)] for row in table]
+        cells = [[_cell(value, column.spec) for value, column in zip(row, heads, strict=True)] for row in table]
         shown = [{"cells": row, "evidence": evidence[i] if evidence else ()} for i, row in enumerate(cells)]
         self.blocks.append(
             {
                 "kind": "table",
-                "columns": columns,
-                "numeric": [any(row[i]["number"] for row in cells) for i in range(len(columns))],
+                "columns": heads,
+                "numeric": [any(row[i]["number"] for row in cells) for i in range(len(heads))],
                 "rows": shown,
                 "opens": any(row["evidence"] for row in shown),
                 "caption": caption,

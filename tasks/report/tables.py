@@ -8,6 +8,7 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 from tasks.errors import UsageError
@@ -37,7 +38,7 @@ _LATEX = {
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _terminal(columns: Row, rows: Sequence[Row], numeric: Sequence[bool], width: int | None) -> str:
@@ -83,14 +84,15 @@ def _html(columns: Row, rows: Sequence[Row], numeric: Sequence[bool], width: int
         return "<tr>" + "".join(f"<{start}{style}>{html.escape(cell)}</{end}>" for cell, style in cells) + "</tr>"
 
     body = "\n".join(line(row, "td") for row in rows)
-    return f"<table>\n<thead>\n{line(columns, 'th scope="col"')}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+    head = line(columns, 'th scope="col"')
+    return f"<table>\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
 
 
 def _csv(columns: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     """CSV keeps full precision; text that a spreadsheet would run as a formula gets a leading apostrophe."""
 
     def safe(value: Any) -> Any:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if value is None or (isinstance(value, Real) and math.isnan(value)):
             return ""
         if _is_number(value):
             return value

@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 
 from tasks.data.embedded.tables import Pair, facts, read_table
+from tasks.folder import atomic_write
 
 __all__ = ["NOISE", "Extraction", "PlantedTruth", "extractions", "phrase_facts", "truth", "write_extractions"]
 
@@ -153,7 +154,7 @@ def extractions(seed: int = 0) -> list[Extraction]:
     Returns
     -------
     list
-        About 3,000 rows over 80 phrases; confidence lies in (0, 1) and tends to be lower for a wrong row.
+        About 3,800 rows over 80 phrases; confidence lies in (0, 1) and tends to be lower for a wrong row.
     """
     rows = [row for phrase in _plan().values() for row in _mentions(phrase, random.Random(f"{seed}/{phrase.text}"))]
     order = random.Random(f"{seed}/order")
@@ -202,5 +203,5 @@ def write_extractions(path: str | os.PathLike[str], seed: int = 0) -> Path:
     writer.writerow(("arg1", "rel", "arg2", "confidence"))
     writer.writerows((arg1, rel, arg2, f"{confidence:.2f}") for arg1, rel, arg2, confidence in extractions(seed))
     path = Path(path)
-    path.write_bytes(text.getvalue().encode())
+    atomic_write(path, text.getvalue())
     return path

@@ -1,0 +1,162 @@
+"""The command line: users' mistakes are one line with exit code 2, and all ways to write an option mean the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tasks
+from tasks.api import configure, recipes
+from tasks.argv import parse_seeds, regular
+from tasks.cli import main
+from tasks.config import config_hash, differences, load_recipe, to_dict
+from tasks.doctor import shadows
+from tasks.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "kgg"], "unknown task 'kgg'. Did you mean 'kg'?"),
+        (["run", "kg", "--data", "WN18R"], "Did you mean 'WN18RR'?"),
+        (["run", "kg", "--model.dmi", "3"], "Did you mean 'model.dim'?"),
+        (["run", "kg", "--model.dim", "many"], "Got value: many"),
+        (["run", "kg", "--model.k", "-1"], "--model.k must be positive"),
+        (["run", "kg", "--train.epochs", "0"], "--train.epochs must be at least 1, got 0"),
+        (["run", "kg", "--seeds", "0,x"], "--seeds takes numbers"),
+        (["run", "kg", "--seeds", "0,1", "--out", "here"], "with several --seeds use --runs"),
+        (["run", "kg", "--config", "nowhere.yaml"], "unknown recipe"),
+        (["run", "kg", "--data", "./nowhere"], "no folder ./nowhere"),
+        (["resume", "nowhere"], "is no run folder"),
+        (["compare", "nowhere"], "is no run folder"),
+        (["ls", "--dtaa"], "unknown option '--dtaa'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("hyrel: ") and expected in err and err.count("\n") == 1 and not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_names_of_values_are_refused_with_the_nearest(small_graph: Path, tmp_path: Path) -> None:
+    for option, value, near in [
+        ("model", {"scorer": "hybonett"}, "hybonet"),
+        ("train", {"optimizer": "adma"}, "adam"),
+        ("train", {"schedule": "cosin"}, "cosine"),
+    ]:
+        with pytest.raises(UsageError, match=f"Did you mean '{near}'"):
+            tasks.run("kg", data=str(small_graph), out=tmp_path / "run", quiet=True, **{option: value})  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_dashes_underscores_equals_and_sections_mean_the_same() -> None:
+    ways = [
+        ["--train.eval_every", "3", "--model.scorer", "mure"],
+        ["--train.eval-every", "3", "--model", "mure"],
+        ["--train.eval-every=3", "--model=mure"],
+    ]
+    made = [configure("kg", args=regular(words)) for words in ways]
+    assert made[0] == made[1] == made[2]
+    assert made[0].train.eval_every == 3 and made[0].model.scorer == "mure"
+    assert configure("kg", args=regular(["--data", "a-b--c"])).data == "a-b--c"
+
+
+def test_flags_win_over_the_recipe_wherever_it_stands(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("config: {task: kg, model: {dim: 8}, train: {lr: 0.5}}\npublished: []\n")
+    config = configure("kg", recipe=recipe, args=["--model.dim", "9"])
+    assert (config.model.dim, config.train.lr) == (9, 0.5)
+    recipe.write_text("config: {model: {dmi: 8}}")
+    with pytest.raises(UsageError, match=r"unknown option 'model.dmi'. Did you mean 'model.dim'"):
+        configure("kg", recipe=recipe)
+    recipe.write_text("config: {task: text}")
+    with pytest.raises(UsageError, match="of task 'text', not of 'kg'"):
+        configure("kg", recipe=recipe)
+    recipe.write_text("a: [")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        configure("kg", recipe=recipe)
+
+
+def test_seeds_and_hash() -> None:
+    assert parse_seeds("0,1,2") == [0, 1, 2] and parse_seeds("3-5,9") == [3, 4, 5, 9]
+    for wrong in ("1,1", "", "2-1"):
+        with pytest.raises(UsageError):
+            parse_seeds(wrong)
+    base = to_dict(configure("kg"))
+    same = [configure("kg", args=a) for a in (["--seed", "5"], ["--train.threads", "2"])]
+    assert {config_hash("kg", to_dict(c)) for c in same} == {config_hash("kg", base)}
+    assert config_hash("kg", to_dict(configure("kg", args=["--model.dim", "33"]))) != config_hash("kg", base)
+    assert differences(base, to_dict(configure("kg", args=["--model.dim", "33"]))) == ["model.dim: 32 -> 33"]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_is_a_valid_configuration_with_published_numbers(name: str) -> None:
+    task = name.split("/")[0]
+    configure(task, recipe=name)
+    for row in load_recipe(recipes()[name])[1]:
+        assert set(row) >= {"metric", "value", "source"}
+
+
+def test_run_resume_compare_and_ls(
+    small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["run", "kg", "--data", str(small_graph), "--train.epochs", "2", "--train.eval-every", "1", "--quiet"]
+    common += ["--train.batch-size", "64", "--model.dim", "5"]
+    assert main([*common, "--seeds", "0,1"]) == 0
+    assert main([*common, "--model", "mure", "--seeds", "1"]) == 0
+    assert main(["resume", *map(str, sorted(Path("runs").glob("*/seed*")))]) == 0
+    capsys.readouterr()
+    assert main(["compare", *map(str, Path("runs").iterdir()), "--metric", "paper_mrr", "--format", "csv"]) == 0
+    header, *rows = capsys.readouterr().out.strip().splitlines()
+    assert header.split(",")[:6] == ["data", "model", "config", "n", "paper_mrr", "deviation"]
+    cells = sorted(row.split(",") for row in rows)
+    assert [row[1] for row in cells] == ["hybonet", "mure"]
+    assert [row[3] for row in cells] == ["2", "1"] and cells[1][-1] == "0"
+    assert sum("*" in row for row in rows) == 1
+    results = [json.loads(p.read_text()) for p in Path("runs").glob("*/seed*/result.json")]
+    means = [r["metrics"]["test"]["paper_mrr"] for r in results if r["config_hash"].startswith(cells[0][2])]
+    assert float(cells[0][4].strip(" *")) == pytest.approx(sum(means) / 2, abs=1e-4)
+    for what in ([], ["tasks"], ["data"], ["recipes"], ["deltas"]):
+        assert main(["ls", *what]) == 0
+    assert "kg/wn18rr-32" in capsys.readouterr().out
+
+
+def test_compare_warns_when_the_data_differ(small_graph: Path, tmp_path: Path) -> None:
+    options = {"train": {"epochs": 1, "batch_size": 64}, "model": {"dim": 5}, "quiet": True}
+    tasks.run("kg", data=str(small_graph), out=tmp_path / "a", **options)  # type: ignore[arg-type]
+    lines = (small_graph / "train.txt").read_text().splitlines(keepends=True)
+    (small_graph / "train.txt").write_text("".join(lines[:-1]))
+    tasks.run("kg", data=str(small_graph), out=tmp_path / "b", seed=1, **options)  # type: ignore[arg-type]
+    warnings = tasks.compare([tmp_path / "a", tmp_path / "b"]).warnings
+    assert any("differ in data hash or split" in warning for warning in warnings)
+
+
+def test_doctor_names_a_shadowed_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shadows(tmp_path) == []
+    (tmp_path / "tasks.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 1
+    assert f"{tmp_path / 'tasks.py'} hides hyrel's package 'tasks'" in capsys.readouterr().out
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import sys, tasks.cli as c; c.main(['ls', 'tasks']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_of_a_task_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "kg", "--help"]) == 0
+    assert "--model.margin" in capsys.readouterr().out
+    assert main([]) == 2
+    assert main(["--version"]) == 0
