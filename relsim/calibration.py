@@ -53,7 +53,7 @@ class Calibration:
 
 @cache
 def load_calibration(regime: str) -> Calibration:
-    """Load the model of a regime, "count" or "neural", from the package.
+    """Load the model of a regime, "count", "rich" or "neural", from the package.
 
     Raises
     ------

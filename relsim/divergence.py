@@ -1,4 +1,4 @@
-"""KL divergences between the fact distributions of all pairs of relations: exact, pooled and ancestral estimates."""
+"""KL divergences between the fact distributions of all pairs of relations: exact heads, tails summed exactly over a pool."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from relsim.distribution import FactDistribution
 from relsim.expfamily import SMALL_KL, bregman_kl, centred_kl, moments
 from relsim.pool import HeadPool
 
-__all__ = ["AncestralEstimate", "TailSums", "ancestral_kl", "head_kl", "head_prob", "tail_kl"]
+__all__ = ["TailSums", "centred_features", "head_kl", "head_prob", "tail_blocks", "tail_kl"]
 
+# Heads that a relation practically never has: their whole share of its mean is at most this times the pool's size.
+_CUTOFF = {torch.float32: 1e-10, torch.float64: 1e-17}
 _BLOCK = 1 << 21  # natural parameters held at a time
 
 
-def _features(dist: FactDistribution, dtype: torch.dtype) -> Tensor:
+def centred_features(dist: FactDistribution, dtype: torch.dtype) -> Tensor:
+    """Entity features around their mean, ``(E, d)`` in the given dtype."""
     # Subtracting one vector from all features changes no distribution and makes the logits smaller, hence more exact.
     features = dist.features().double()
     return (features - features.mean(0)).to(dtype)
@@ -27,7 +30,7 @@ def _features(dist: FactDistribution, dtype: torch.dtype) -> Tensor:
 def head_prob(dist: FactDistribution) -> Tensor:
     """``P(h | r)`` of every relation, float64 ``(R, E)``, rows summing to 1."""
     natural = dist.head_natural(torch.arange(dist.num_relations)).double()
-    return torch.softmax(natural @ _features(dist, torch.float64).T, 1)
+    return torch.softmax(natural @ centred_features(dist, torch.float64).T, 1)
 
 
 @torch.no_grad()
@@ -39,7 +42,10 @@ def head_kl(dist: FactDistribution) -> Tensor:
     Tensor
         float64 ``(R, R)``, in nats, at least 0, diagonal exactly 0. By the chain rule a lower bound of the full KL.
     """
-    natural, features = dist.head_natural(torch.arange(dist.num_relations)).double(), _features(dist, torch.float64)
+    natural, features = (
+        dist.head_natural(torch.arange(dist.num_relations)).double(),
+        centred_features(dist, torch.float64),
+    )
     kl = bregman_kl(natural, *moments(natural, features), torch.arange(len(natural)))
     small = (kl < SMALL_KL).fill_diagonal_(False)
     # One relation at a time: rows of one product may round differently, and equal relations must agree to the bit.
@@ -105,14 +111,17 @@ class TailSums:
         return self.reference + shift, spread.masked_fill(unseen, torch.inf).fill_diagonal_(0.0)
 
 
-def _blocks(dist: FactDistribution, heads: Tensor) -> Iterator[tuple[int, Tensor]]:
+def tail_blocks(dist: FactDistribution, heads: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Natural parameters ``(b, R, d)`` of blocks of heads that fit in memory, with the place of their first head."""
     step = max(1, _BLOCK // (dist.num_relations * dist.dim))
     for start in range(0, len(heads), step):
         yield start, dist.tail_natural_all(heads[start : start + step])
 
 
 @torch.no_grad()
-def tail_kl(dist: FactDistribution, pool: HeadPool, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def tail_kl(
+    dist: FactDistribution, pool: HeadPool, *, head: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     r"""Rao-Blackwellised ``E_{h ~ P_i} KL(P_i(t|h) || P_j(t|h))`` over the heads of a pool, for all pairs.
 
     For each head the sum over all tails is exact, ``D_ij = A_j - A_i - (x_j - x_i) . mu_i``, at a cost of
@@ -124,9 +133,13 @@ def tail_kl(dist: FactDistribution, pool: HeadPool, *, dtype: torch.dtype = torc
         The model.
     pool
         Heads and weights; with :func:`relsim.pool.every_head` the result is exact.
+    head
+        float64 ``(R, R)``: the divergences of the heads. Given them, the centred form is spent on the pairs that are
+        small in all, not on those whose tails alone agree.
     dtype
-        Of the logits. With float32 the error is below 1e-6 times the largest ``|x| |f|``, that is under 1e-4 nats on
-        fitted models; pairs under 1e-2 nats are recomputed in float64 whatever is asked for.
+        float32 or float64, of the logits. With float32 the error is below 1e-6 times the largest ``|x| |f|``, that is
+        under 1e-4 nats on fitted models; values under 1e-2 nats are recomputed in float64 whatever is asked for, and
+        pairs under 1e-2 nats in the centred form.
 
     Returns
     -------
@@ -134,30 +147,44 @@ def tail_kl(dist: FactDistribution, pool: HeadPool, *, dtype: torch.dtype = torc
         Estimate and its variance, float64 ``(R, R)``, in nats and nats squared. The estimate is at least 0 and the
         diagonal of both is exactly 0.
     """
-    features, relations = _features(dist, dtype), dist.num_relations
-    # Heads that a relation practically never has: their whole share of the mean is at most this times len(heads).
-    cutoff = 1e-10 if dtype == torch.float32 else 1e-17
-    sums = TailSums.zeros(relations)
-    for start, block in _blocks(dist, pool.heads):
-        natural = block.to(dtype)
-        weight = pool.weight[:, start : start + len(block)].T
+    cutoff, every = _CUTOFF[dtype], torch.arange(dist.num_relations)
+    kl, variance = _tail_sums(dist, pool, every, dtype, cutoff)
+    small = (kl < SMALL_KL).fill_diagonal_(False)
+    some = (small | small.T).any(1).nonzero().squeeze(1)
+    if dtype != torch.float64 and len(some):
+        exact_kl, exact_variance = _tail_sums(dist, pool, some, torch.float64, cutoff)
+        chosen = small[some][:, some]
+        i, j = some[chosen.nonzero()].T
+        kl[i, j], variance[i, j] = exact_kl[chosen], exact_variance[chosen]
+    # What is left below zero after double precision is rounding of at most some 1e-13 of the logits.
+    kl[small] = torch.where((kl[small] < 0.0) & (kl[small] > -1e-12), 0.0, kl[small])
+    total = kl if head is None else kl + head
+    _refine(dist, pool, kl, variance, small & (total < SMALL_KL), cutoff)
+    return kl, variance
+
+
+def _tail_sums(
+    dist: FactDistribution, pool: HeadPool, some: Tensor, dtype: torch.dtype, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Estimate and variance for the pairs among some relations, in the plain form."""
+    features, sums = centred_features(dist, dtype), TailSums.zeros(len(some))
+    for start, block in tail_blocks(dist, pool.heads):
+        natural = block[:, some].to(dtype)
+        weight = pool.weight[some, start : start + len(block)].T
         active = weight > cutoff
         partition, mean = moments(natural.flatten(0, 1), features, mean_of=active.flatten())
         partition, counts = partition.view(weight.shape), active.sum(1).tolist()
         for k, mu in enumerate(torch.split(mean, counts)):
             rows = active[k].nonzero().squeeze(1)
             divergence = bregman_kl(natural[k].double(), partition[k], mu, rows)
-            sums.add(rows, divergence, weight[k, rows], pool.variance[rows, start + k])
+            sums.add(rows, divergence, weight[k, rows], pool.variance[some[rows], start + k])
     kl, variance = sums.estimate()
-    return _refined(dist, pool, kl.fill_diagonal_(0.0), variance, cutoff)
+    return kl.fill_diagonal_(0.0), variance
 
 
-def _refined(
-    dist: FactDistribution, pool: HeadPool, kl: Tensor, variance: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor]:
-    """Recompute the small entries over the same heads in the centred float64 form."""
-    features = _features(dist, torch.float64)
-    small = (kl < SMALL_KL).fill_diagonal_(False)
+def _refine(dist: FactDistribution, pool: HeadPool, kl: Tensor, variance: Tensor, small: Tensor, cutoff: float) -> None:
+    """Recompute, in place, the chosen entries over the same heads in the centred float64 form."""
+    features = centred_features(dist, torch.float64)
     for i in small.any(1).nonzero().squeeze(1).tolist():
         keep = pool.weight[i] > cutoff
         heads, weight, spread = pool.heads[keep], pool.weight[i, keep], pool.variance[i, keep]
@@ -167,86 +194,3 @@ def _refined(
             kl[i, j] = values @ weight / weight.sum()
             unseen = bool(torch.isinf(spread).any())
             variance[i, j] = torch.inf if unseen else (values - kl[i, j]) ** 2 @ spread
-    return kl, variance
-
-
-@dataclass(frozen=True, eq=False)
-class AncestralEstimate:
-    """Plain Monte Carlo estimate of the divergences: the mean and variance of sampled log-ratios.
-
-    Parameters
-    ----------
-    head, tail
-        float64 ``(R, R)``: means of the head and the tail part of the log-ratio, in nats; either may be negative.
-    variance
-        float64 ``(R, R)``: variance of their sum, sample variance over number of samples.
-    heads
-        Number of distinct heads drawn.
-    """
-
-    head: Tensor
-    tail: Tensor
-    variance: Tensor
-    heads: int
-
-
-@torch.no_grad()
-def ancestral_kl(
-    dist: FactDistribution,
-    samples: int,
-    *,
-    generator: torch.Generator,
-    dtype: torch.dtype = torch.float32,
-    reuse_heads: bool = True,
-) -> AncestralEstimate:
-    r"""The sampler of the paper: heads, then tails, from relation i, and the mean log-ratio against every j.
-
-    Parameters
-    ----------
-    dist
-        The model.
-    samples
-        Facts drawn from each relation, at least 2.
-    generator
-        Source of the draws.
-    dtype
-        Of the logits.
-    reuse_heads
-        Share the normalisers between samples with the same head. False costs what the paper's procedure costs, and
-        has the same distribution.
-
-    References
-    ----------
-    Chen et al., Quantifying Similarity between Relations with Fact Distribution, ACL 2019, section 3.2.
-    """
-    if samples < 2:
-        raise ValueError(f"samples is {samples}, expected at least 2: one sample has no standard error")
-    relations, features = dist.num_relations, _features(dist, dtype)
-    probability = head_prob(dist)
-    drawn = torch.multinomial(probability, samples, replacement=True, generator=generator).flatten()
-    owner = torch.arange(relations).repeat_interleave(samples)
-    if reuse_heads:
-        heads, inverse = torch.unique(drawn, return_inverse=True)
-    else:
-        heads, inverse = drawn, torch.arange(len(drawn))
-    order = torch.argsort(inverse, stable=True)
-    members = torch.split(order, torch.bincount(inverse, minlength=len(heads)).tolist())
-    log_head = probability.log()
-    ratio_head = torch.zeros(relations, relations, dtype=torch.float64)
-    ratio_tail = ratio_head.clone()
-    values = torch.empty(relations * samples, relations, dtype=torch.float64)
-    for start, block in _blocks(dist, heads):
-        for k, natural in enumerate(block.to(dtype)):
-            which = members[start + k]
-            rows = owner[which]
-            log_tail = torch.log_softmax(natural @ features.T, 1)
-            tails = torch.multinomial(log_tail[rows].exp(), 1, generator=generator).squeeze(1)
-            tail = log_tail[:, tails].T.double()
-            tail = tail[torch.arange(len(rows)), rows][:, None] - tail
-            head = log_head[rows, heads[start + k]][:, None] - log_head[:, heads[start + k]]
-            values[which] = head + tail
-            ratio_head.index_add_(0, rows, head)
-            ratio_tail.index_add_(0, rows, tail)
-    spread = values.view(relations, samples, relations).var(1) / samples
-    distinct = len(torch.unique(drawn))
-    return AncestralEstimate(ratio_head / samples, ratio_tail / samples, spread, distinct)

@@ -39,14 +39,16 @@ def moments(natural: Tensor, features: Tensor, *, mean_of: Tensor | None = None)
         logits = natural[start : start + chunk] @ features.T
         peak = logits.amax(1, keepdim=True)
         logits.sub_(peak).exp_()
-        total = logits.sum(1, dtype=torch.float64)
+        total = logits.sum(1).double()
         partition[start : start + chunk] = peak.squeeze(1).double() + total.log()
-        if mean_of is not None:
-            wanted = mean_of[start : start + chunk]
-            if not bool(wanted.any()):
-                continue
-            logits, total = logits[wanted], total[wanted]
-        means.append((logits @ features).double() / total[:, None])
+        if mean_of is None:
+            means.append((logits @ features).double() / total[:, None])
+            continue
+        wanted = mean_of[start : start + chunk]
+        if 2 * int(wanted.sum()) > len(wanted):  # the copy of most rows would cost more than the product of the rest
+            means.append((logits @ features)[wanted].double() / total[wanted, None])
+        elif bool(wanted.any()):
+            means.append((logits[wanted] @ features).double() / total[wanted, None])
     return partition, torch.cat(means)
 
 

@@ -111,7 +111,7 @@ class Facts:
 
     @classmethod
     def from_triples(
-        cls, triples: Iterable[Sequence[str]], *, counts: Iterable[float] | None = None, ingest: Any = None
+        cls, triples: Iterable[Sequence[str]], *, counts: Iterable[float | int] | None = None, ingest: Any = None
     ) -> Facts:
         """Build from (head, relation, tail) names; equal triples become one fact and their counts add up.
 

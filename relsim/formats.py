@@ -35,7 +35,7 @@ class Layout:
 
     ``shape`` gives the reason a line is bad, or NULL. ``weight_kind`` is "confidence", "count", or None to decide from
     all values: integers of which one is above 1 are counts, anything else is a confidence. ``escapes`` says that a cell
-    may hold characters that do not stand in the line itself.
+    may hold characters that do not stand in the line itself, or a TAB.
     """
 
     description: str
@@ -178,6 +178,7 @@ def _delimited(name: str, delimiter: str) -> Callable[[Sequence[str], bool, Sequ
             weight=f"f[{place[kind]}]" if kind else None,
             weight_kind=None if kind == "number" else kind,
             header=header,
+            escapes=delimiter == ",",
         )
 
     return layout

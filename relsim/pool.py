@@ -10,7 +10,8 @@ from torch import Tensor
 __all__ = ["HeadPool", "draw_pool", "every_head", "inclusion_probability"]
 
 _ROUNDS = 20  # of the multiplicative updates; the variances have settled to about 1 % by then
-_GOAL = 20.0  # effective heads that the design gives each relation before it lowers the average variance
+_GOAL = 12.0  # effective heads that the design gives each relation before it lowers the average variance
+_LEAST = 10.0  # a design that leaves a relation with fewer has failed: the pool is too small for all relations
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,9 @@ def inclusion_probability(head_prob: Tensor, size: int) -> Tensor:
 
     With ``V_r = \sum_h P(h|r)^2 (1/\pi_h - 1)``, the variance factor of relation r, the probabilities minimise
     ``\sum_r \lambda_r V_r``: ``\pi_h \propto (\sum_r \lambda_r P(h|r)^2)^{1/2}``, capped at 1. The multipliers start at
-    1 and grow for the relations that would otherwise get fewer than 20 effective heads, so that no relation with a
-    flat or a rare set of heads is left out of a pool that suits the others.
+    1 and grow for the relations that would otherwise get fewer than 12 effective heads, so that no relation with a
+    flat or a rare set of heads is left out of a pool that suits the others. Where the pool is too small for that, all
+    multipliers are 1: pulling every relation to the same low number would spoil the good ones and save none.
 
     Parameters
     ----------
@@ -93,11 +95,13 @@ def inclusion_probability(head_prob: Tensor, size: int) -> Tensor:
     multiplier = torch.ones(relations, dtype=torch.float64)
     # A floor keeps every head that some relation can have reachable, so that no estimate is biased.
     floor = 1e-3 * head_prob.double().mean(0)
+    average = _capped((multiplier @ square).sqrt() + floor, float(size))
     for _ in range(_ROUNDS):
         pi = _capped((multiplier @ square).sqrt() + floor, float(size))
         factor = square @ (1.0 / pi - 1.0)
         multiplier = (multiplier * (factor * _GOAL).sqrt()).clamp_(min=1.0)
-    return _capped((multiplier @ square).sqrt() + floor, float(size))
+    pi = _capped((multiplier @ square).sqrt() + floor, float(size))
+    return pi if float((square @ (1.0 / pi - 1.0)).max()) <= 1.0 / _LEAST else average
 
 
 def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator, inclusion: Tensor | None = None) -> HeadPool:

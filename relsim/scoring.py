@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from relsim.calibration import Calibration
+from relsim.calibration import load_calibration
 from relsim.counts import Counts, Float
 from relsim.features import count_features
 from relsim.text import negated
@@ -31,9 +31,9 @@ class Kept:
 
 def keep_best(
     counts: Counts,
-    calibration: Calibration,
     *,
     top: int,
+    min_facts: int = 50,
     neural: tuple[NDArray[np.int64], Float] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kept:
@@ -47,10 +47,10 @@ def keep_best(
     ----------
     counts
         The counts.
-    calibration
-        Model of the count regime.
     top
         Partners to keep a phrase.
+    min_facts
+        Pairs in which both phrases have as many facts are scored by the calibration for many facts.
     neural
         Relation ids ``(M,)`` and their probabilities ``(M, M)``, which replace the count regime's where known.
     progress
@@ -61,13 +61,13 @@ def keep_best(
     place = np.full(size, -1)
     if neural is not None:
         place[neural[0]] = np.arange(len(neural[0]))
+    rich = counts.facts.support.numpy() >= min_facts
     denied = np.array([negated(phrase) for phrase in counts.facts.relations], dtype=np.bool_)
     keys: list[NDArray[np.int64]] = []
     found: list[tuple[Float, Float]] = []
     for start in range(0, size, height):
         rows = np.arange(start, min(start + height, size))
-        straight = calibration.probability(count_features(counts, rows))
-        swapped = calibration.probability(count_features(counts, rows, swapped=True))
+        straight, swapped = (_probability(counts, rows, rich, flag) for flag in (False, True))
         if neural is not None:
             inside, known = rows[place[rows] >= 0], neural[0]
             straight[np.ix_(inside - start, known)] = neural[1][place[inside]]
@@ -89,3 +89,11 @@ def keep_best(
     key, first = np.unique(np.concatenate(keys), return_index=True)
     straight, swapped = (np.concatenate([pair[side] for pair in found])[first] for side in (0, 1))
     return Kept(key // size, key % size, straight, swapped, size * (size - 1) // 2)
+
+
+def _probability(counts: Counts, rows: NDArray[np.int64], rich: NDArray[np.bool_], swapped: bool) -> Float:
+    features = count_features(counts, rows, swapped=swapped)
+    few = load_calibration("count").probability(features)
+    if not rich[rows].any():
+        return few
+    return np.where(rich[rows][:, None] & rich, load_calibration("rich").probability(features), few)

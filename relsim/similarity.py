@@ -8,8 +8,9 @@ import re
 import torch
 from torch import Tensor
 
+from relsim.ancestral import ancestral_kl
 from relsim.distribution import FactDistribution
-from relsim.divergence import ancestral_kl, head_kl, head_prob, tail_kl
+from relsim.divergence import head_kl, head_prob, tail_kl
 from relsim.pool import draw_pool, every_head
 from relsim.result import RelationSimilarity
 
@@ -66,7 +67,8 @@ def similarity(
         Facts a relation for "ancestral", at least 2.
     dtype
         Of the logits: float64 for "exact", else float32 by default, with an error below 1e-6 times the largest
-        ``|x| |f|``, that is under 1e-4 nats on fitted models. All sums over heads are in float64, and values under 1e-2 nats are recomputed in float64.
+        ``|x| |f|``, that is under 1e-4 nats on fitted models. All sums over heads are in float64, and values under
+        1e-2 nats are recomputed in float64.
 
     Returns
     -------
@@ -91,6 +93,8 @@ def similarity(
     if stop is not None and method in ("ancestral", "exact"):
         raise ValueError(f"stop={stop!r} needs method='pooled' or 'auto', got {method!r}")
     goal = None if stop is None else _goal(stop)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype is {dtype}, expected torch.float32, torch.float64 or None")
     broken = [name for name, value in dist.named_parameters() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ValueError(f"parameters {broken} of the model are not finite: the fit diverged, try a smaller lr")
@@ -109,7 +113,9 @@ def similarity(
 
 def _exact(dist: FactDistribution, head: Tensor, dtype: torch.dtype, used: int) -> RelationSimilarity:
     pool = every_head(head_prob(dist))
-    return _assemble("exact", head, *tail_kl(dist, pool, dtype=dtype), pool.ess, pool.df, used + len(pool.heads))
+    return _assemble(
+        "exact", head, *tail_kl(dist, pool, head=head, dtype=dtype), pool.ess, pool.df, used + len(pool.heads)
+    )
 
 
 def _pooled(
@@ -131,7 +137,7 @@ def _pooled(
         if weight + size >= dist.num_entities:
             return _exact(dist, head, dtype, used)
         pool = draw_pool(probability, size, generator=generator)
-        drawn, spread = tail_kl(dist, pool, dtype=dtype)
+        drawn, spread = tail_kl(dist, pool, head=head, dtype=dtype)
         # Pools are independent, and their shares of the mean do not depend on what was drawn.
         tail, variance, weight = tail + size * drawn, variance + size**2 * spread, weight + size
         inverse_ess, df, used = inverse_ess + size**2 / pool.ess, df + pool.df, used + len(pool.heads)

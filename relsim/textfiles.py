@@ -6,9 +6,8 @@ import difflib
 import gzip
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from relsim.ingest import IngestError
 
@@ -87,7 +86,7 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
             raw.seek(0)
             gzipped = start.startswith(b"\x1f\x8b")
             with gzip.open(raw) if gzipped else raw as stream:
-                for block in _line_blocks(cast(BinaryIO, stream), path):
+                for block in _line_blocks(stream.read, path):
                     yield _decode(block)
                     seen += block.count(b"\n") + 1
     except EOFError:
@@ -100,10 +99,10 @@ def text_blocks(path: Path) -> Iterator[tuple[str, int]]:
         raise IngestError(f"{path}: the file is empty")
 
 
-def _line_blocks(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+def _line_blocks(read: Callable[[int], bytes], path: Path) -> Iterator[bytes]:
     first = True
     carry = b""
-    while data := stream.read(BLOCK):
+    while data := read(BLOCK):
         if first:
             first = False
             for magic, what in _MAGIC.items():

@@ -143,7 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--min_support", type=int, metavar="N", help="fewest different facts of a phrase that is scored")
     sub.add_argument("--min_facts", type=int, default=50, metavar="N", help="fewest facts for the neural measure (50)")
     sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged")
-    sub.add_argument("--neural", choices=("auto", "on", "off"), default="auto", help="fit a fact distribution or not")
+    sub.add_argument(
+        "--neural",
+        choices=("auto", "never"),
+        default="auto",
+        help="whether to fit a fact distribution where facts suffice",
+    )
     sub.add_argument("--raw", action="store_true", help="keep phrases as extracted, without normal forms")
     sub.add_argument("--memory_limit", default="1GB", metavar="SIZE", help="of the ingest, which spills to disk (1GB)")
     sub.add_argument("--seed", type=int, default=0)

@@ -85,7 +85,10 @@ class _RelationTransform(nn.Module):
     def __init__(self, num_relations: int, dim: int, *, manifold: Lorentz, scale: float) -> None:
         super().__init__()
         self.manifold, self.scale = manifold, scale
-        self.weight = nn.Parameter(torch.empty(num_relations, dim, dim).uniform_(-1 / dim, 1 / dim))
+        # Near the identity on the space part, as for the Euclidean twin: a random start overfits small graphs.
+        start = torch.zeros(dim, dim)
+        start[1:, 1:] = torch.eye(dim - 1)
+        self.weight = nn.Parameter(start + torch.empty(num_relations, dim, dim).uniform_(-1 / dim, 1 / dim))
         self.bias = nn.Parameter(torch.zeros(num_relations, dim - 1))
 
     def forward(self, x: Tensor, relation: Tensor) -> Tensor:
@@ -149,9 +152,8 @@ class MuRE(Scorer):
         super().__init__(num_entities, num_relations, margin=config.margin)
         size = config.dim - 1
         self.entity = nn.Parameter(torch.randn(num_entities, size) * config.init_std)
-        self.weight = nn.Parameter(
-            torch.eye(size) + torch.empty(2 * num_relations, size, size).uniform_(-0.1, 0.1) / size
-        )
+        noise = torch.empty(2 * num_relations, size, size).uniform_(-1 / size, 1 / size)
+        self.weight = nn.Parameter(torch.eye(size) + noise)
         self.bias = nn.Parameter(torch.zeros(2 * num_relations, size))
 
     def embed(self, entities: Tensor | None) -> Tensor:

@@ -106,7 +106,7 @@ def test_frames_of_every_kind_give_the_same_facts() -> None:
 
 
 def test_frames_with_mistakes_are_explained() -> None:
-    with pytest.raises(ValueError, match="no column 'relation'.*nearest: 'relations'"):
+    with pytest.raises(ValueError, match=r"no column 'relation'.*nearest: 'relations'"):
         Facts.from_frame({"head": ["a"], "relations": ["r"], "tail": ["b"]})
     with pytest.raises(ValueError, match="'tail' has no value in row 1"):
         Facts.from_frame({"head": ["a", "b"], "relation": ["r", "r"], "tail": ["b", None]})
@@ -142,5 +142,5 @@ def test_split_is_a_partition_and_keeps_a_fact_of_every_relation(fraction: float
 
 
 def test_a_whole_set_cannot_be_held_out() -> None:
-    with pytest.raises(ValueError, match="fraction is 1.0"):
+    with pytest.raises(ValueError, match=r"fraction is 1.0"):
         Facts.from_triples(TRIPLES).split(1.0, seed=0)

@@ -158,11 +158,9 @@ def test_the_data_may_not_change_under_a_run(small_graph: Path, tmp_path: Path) 
 
 
 def test_two_processes_do_not_share_a_folder(small_graph: Path, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with folder.open({"a": 1}, {}):
-        with pytest.raises(RunError, match="another process is running"):
-            with RunFolder(tmp_path / "run").open({"a": 1}, {}):
-                pass
+    again = RunFolder(tmp_path / "run").open({"a": 1}, {})
+    with RunFolder(tmp_path / "run").open({"a": 1}, {}), pytest.raises(RunError, match="another process is running"):
+        again.__enter__()
 
 
 def test_a_non_finite_loss_names_step_module_and_last_checkpoint(
@@ -181,7 +179,7 @@ def test_a_non_finite_loss_names_step_module_and_last_checkpoint(
     monkeypatch.setattr(scorers._RelationTransform, "forward", poisoned)
     with pytest.raises(
         RunError,
-        match=r"at step 25 .*output of module relation \(_RelationTransform\), from finite inputs; last good checkpoint: .*step-00000025",
+        match=r"at step 25 .*relation \(_RelationTransform\), from finite inputs; last good.*step-00000025",
     ):
         start(small_graph, tmp_path / "run")
 
@@ -228,7 +226,7 @@ def test_a_disk_that_fails_in_a_checkpoint_is_one_line_and_the_run_goes_on_later
 
 def test_an_unwritable_place_is_one_line(small_graph: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="not a folder|in the way"):
+    with pytest.raises(RunError, match=r"not a folder|in the way"):
         start(small_graph, tmp_path / "file" / "run")
     with pytest.raises(UsageError, match="no run folder"):
         tasks.resume(tmp_path, quiet=True)

@@ -1,0 +1,61 @@
+"""What every benchmark shares: the machine, result rows, and the file they go to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+__all__ = ["RESULTS", "machine", "row", "save"]
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, threads and torch version of a measurement."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0] if models else name
+    return {"cpu": f"{name} x {os.cpu_count()}", "threads": threads, "torch": torch.__version__}
+
+
+def row(
+    what: str,
+    value: Any,
+    unit: str,
+    *,
+    n: int = 1,
+    spread: float | None = None,
+    reference: Any = None,
+    target: Any = None,
+    met: bool | None = None,
+) -> dict[str, Any]:
+    """One measured number: its unit, repetitions, spread, a published or peer's number, a target, and whether it is met."""
+    return {
+        "what": what, "value": value, "unit": unit, "n": n, "spread": spread,
+        "reference": reference, "target": target, "met": met,
+    }  # fmt: skip
+
+
+def save(name: str, command: str, rows: Sequence[dict[str, Any]], *, threads: int) -> Path:
+    """Write ``benchmarks/results/NAME.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(threads),
+        "rows": list(rows),
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
