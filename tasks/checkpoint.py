@@ -29,7 +29,7 @@ def _bytes(text: str) -> torch.Tensor:
 
 def rng_state() -> dict[str, Any]:
     """States of the random-number generators of torch, its accelerators, NumPy and Python, as JSON values."""
-    numpy = np.random.get_state()  # noqa: NPY002 (the global generator is what other libraries draw from)
+    numpy: Any = np.random.get_state()  # noqa: NPY002 (the global generator is what other libraries draw from)
     version, internal, gauss = random.getstate()
     return {
         "torch": _text(torch.get_rng_state()),
@@ -55,8 +55,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer],
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
-        states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-        for index, entries in states.items():
+        for index, entries in optimizer.state_dict()["state"].items():
             for name, value in entries.items():
                 key = f"{number}.{index}.{name}"
                 if isinstance(value, torch.Tensor):

@@ -17,7 +17,7 @@ __all__ = ["quickstart"]
 
 Say = Callable[[str], None]
 SCORERS = {"hybonet": "Lorentz (HyboNet)", "mure": "Euclidean (its twin)"}
-TRAIN = {"epochs": 60, "batch_size": 256, "lr": 0.02, "eval_every": 20}
+TRAIN = {"epochs": 40, "batch_size": 256, "lr": 0.02, "eval_every": 20}
 SEEDS = (0, 1, 2)
 
 
@@ -96,7 +96,7 @@ def _link_prediction(folder: Path, say: Say) -> tuple[dict[str, list[Result]], l
             run(
                 "kg",
                 data="taxonomy",
-                model={"scorer": scorer, "dim": 32},
+                model={"scorer": scorer, "dim": 32, "start": "identity"},
                 negatives={"count": 200},
                 train=TRAIN,
                 seed=seed,

@@ -30,6 +30,9 @@ class ModelConfig:
         cap on the space norm of entities, or null
     init_std
         deviation of the initial entity coordinates
+    start
+        relation matrices at the start: uniform, or identity (plus the same noise), which fits small graphs with few
+        negatives better but ranks the head itself high
     """
 
     scorer: str = "hybonet"
@@ -39,12 +42,15 @@ class ModelConfig:
     scale: float = 3.5
     max_norm: float | None = 1.5
     init_std: float = 0.3
+    start: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.dim < 2:
             raise UsageError(f"--model.dim must be at least 2, got {self.dim}")
         if not self.k > 0:
             raise UsageError(f"--model.k must be positive (the curvature is -1/k), got {self.k}")
+        if self.start not in ("uniform", "identity"):
+            raise UsageError(f"--model.start is uniform or identity, got {self.start!r}")
 
 
 @dataclass(frozen=True)

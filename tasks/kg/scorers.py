@@ -79,16 +79,21 @@ def _apply_relations(weight: Tensor, x: Tensor, relation: Tensor) -> Tensor:
     return torch.bmm(weight[relation], x.unsqueeze(-1)).squeeze(-1)
 
 
+def _start(count: int, size: int, start: str, *, time_axis: bool = False) -> Tensor:
+    """Initial matrices (count, size, size): uniform in +-1/size, for ``"identity"`` around the identity on space."""
+    weight = torch.empty(count, size, size).uniform_(-1 / size, 1 / size)
+    if start == "identity":
+        weight += torch.diag(torch.tensor([0.0 if time_axis and i == 0 else 1.0 for i in range(size)]))
+    return weight
+
+
 class _RelationTransform(nn.Module):
     """One Lorentz linear map a relation: ``z = W_r x``, its sigmoid bounds the time, the bias joins the space part."""
 
-    def __init__(self, num_relations: int, dim: int, *, manifold: Lorentz, scale: float) -> None:
+    def __init__(self, num_relations: int, dim: int, *, manifold: Lorentz, scale: float, start: str) -> None:
         super().__init__()
         self.manifold, self.scale = manifold, scale
-        # Near the identity on the space part, as for the Euclidean twin: a random start overfits small graphs.
-        start = torch.zeros(dim, dim)
-        start[1:, 1:] = torch.eye(dim - 1)
-        self.weight = nn.Parameter(start + torch.empty(num_relations, dim, dim).uniform_(-1 / dim, 1 / dim))
+        self.weight = nn.Parameter(_start(num_relations, dim, start, time_axis=True))
         self.bias = nn.Parameter(torch.zeros(num_relations, dim - 1))
 
     def forward(self, x: Tensor, relation: Tensor) -> Tensor:
@@ -114,7 +119,9 @@ class HyboNet(Scorer):
         super().__init__(num_entities, num_relations, margin=config.margin)
         self.manifold = Lorentz(config.k)
         self.entity = LorentzEmbedding(num_entities, config.dim, manifold=self.manifold, std=config.init_std)
-        self.relation = _RelationTransform(2 * num_relations, config.dim, manifold=self.manifold, scale=config.scale)
+        self.relation = _RelationTransform(
+            2 * num_relations, config.dim, manifold=self.manifold, scale=config.scale, start=config.start
+        )
 
     def embed(self, entities: Tensor | None) -> Tensor:
         """Points of these entities."""
@@ -152,8 +159,7 @@ class MuRE(Scorer):
         super().__init__(num_entities, num_relations, margin=config.margin)
         size = config.dim - 1
         self.entity = nn.Parameter(torch.randn(num_entities, size) * config.init_std)
-        noise = torch.empty(2 * num_relations, size, size).uniform_(-1 / size, 1 / size)
-        self.weight = nn.Parameter(torch.eye(size) + noise)
+        self.weight = nn.Parameter(_start(2 * num_relations, size, config.start))
         self.bias = nn.Parameter(torch.zeros(2 * num_relations, size))
 
     def embed(self, entities: Tensor | None) -> Tensor:
