@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
-import platform
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,8 @@ from relsim.pool import draw_pool, inclusion_probability
 from relsim.result import RelationSimilarity
 from relsim.similarity import similarity
 
-RESULTS = Path(__file__).parent / "results" / "relsim_kl.json"
+from .common import row, save
+
 Rows = list[dict[str, Any]]
 
 
@@ -40,14 +38,6 @@ def load(folder: Path) -> Facts:
     plain = folder / "train.txt"
     with plain.open() if plain.exists() else gzip.open(folder / "train.txt.gz", "rt") as stream:
         return Facts.from_triples(line.rstrip("\r\n").split("\t") for line in stream)
-
-
-def row(what: str, value: float, unit: str, **more: Any) -> dict[str, Any]:
-    return (
-        {"what": what, "value": value, "unit": unit, "n": 1}
-        | {key: more.get(key) for key in ("spread", "reference", "target", "met")}
-        | {key: value for key, value in more.items() if key == "n"}
-    )
 
 
 def apart(matrix: torch.Tensor) -> torch.Tensor:
@@ -227,12 +217,6 @@ def aim(name: str, value: float, target: float) -> dict[str, Any]:
     return {"target": target, "met": value <= target} if name.startswith("pooled") else {}
 
 
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--skip-large", action="store_true", help="leave FB15k-237 out")
@@ -246,14 +230,7 @@ def main() -> None:
     accuracy(folder, rows)
     if not options.skip_large:
         all_pairs(folder, rows)
-    RESULTS.parent.mkdir(exist_ok=True)
-    result = {
-        "command": "python -m benchmarks.relsim_kl",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(save("relsim_kl", "python -m benchmarks.relsim_kl", rows, threads=1))
 
 
 if __name__ == "__main__":
