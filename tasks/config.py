@@ -59,7 +59,7 @@ class TrainConfig:
     threads
         CPU threads; part of what makes two runs equal to the bit
     precision
-        fp32, bf16 or fp16 (autocast)
+        fp32, or bf16 by autocast
     """
 
     epochs: int = 100
@@ -85,8 +85,8 @@ class TrainConfig:
             raise UsageError(f"--train.lr must be positive, got {self.lr}")
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"--train.clip must be positive or null, got {self.clip}")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise UsageError(f"--train.precision is fp32, bf16 or fp16; got {self.precision!r}")
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"--train.precision is fp32 or bf16; got {self.precision!r}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

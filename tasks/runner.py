@@ -98,8 +98,7 @@ class _Run:
     def __init__(self, task: Task, data: Data, folder: RunFolder, *, seed: int, progress: Progress) -> None:
         self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
         self.train: TrainConfig = task.config.train
-        precision = {"fp32": "no"}.get(self.train.precision, self.train.precision)
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.accelerator = Accelerator()  # its own precision setting could not change within a process
         _seed(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
@@ -157,7 +156,8 @@ class _Run:
         return name
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.accelerator.autocast() if self.train.precision != "fp32" else nullcontext():
+        device = self.accelerator.device.type
+        with torch.autocast(device, torch.bfloat16) if self.train.precision == "bf16" else nullcontext():
             return self.task.step(self.model, batch)
 
     def update(self) -> None:
