@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import math
+from .fused import bounded_linear, free_linear
 from .manifold import Lorentz
 
 __all__ = ["VARIANTS", "LorentzLinear"]
@@ -131,17 +132,33 @@ class LorentzLinear(nn.Module):
                 f"LorentzLinear expects points of {self.in_features} coordinates, time first, and got {x.shape[-1]}. "
                 f"Euclidean features of size {self.in_features - 1} become points by manifold.lift(features)."
             )
-        space = math.space_of(x)
-        if self.activation is not None:
-            space = self.activation(space)
-        space = F.dropout(space, self.dropout, self.training)
-        h = math.lift(space, k=self.manifold.k)
-        z = F.linear(h, self.weight, self.bias)
+        h = x
+        if self.activation is not None or (self.dropout and self.training):
+            space = math.space_of(x)
+            space = space if self.activation is None else self.activation(space)
+            h = math.lift(F.dropout(space, self.dropout, self.training), k=self.manifold.k)
+        if h.dtype == self.weight.dtype and h.dtype in (torch.float32, torch.float64) and not _autocast(h):
+            return self._fused(h, addend)
+        return self._low_precision(h, addend).to(x.dtype)
+
+    def _fused(self, h: Tensor, addend: Tensor | None) -> Tensor:
+        k = self.manifold_out.k.to(h)
         if self.log_scale is None:
-            y = math.lift(z if addend is None else z + addend, k=self.manifold_out.k)
-        else:
-            if addend is not None:
-                z = z + F.pad(addend, (1, 0))
-            bound = "space" if self.variant == "paper" else "time"
-            y = math.bounded_lift(z, scale=self.log_scale.exp(), k=self.manifold_out.k, bound=bound)
-        return y.to(x.dtype)
+            return free_linear(h, self.weight, self.bias, addend=addend, k=k)
+        of_time = self.variant == "sigmoid_time"
+        scale = self.log_scale.exp()
+        return bounded_linear(h, self.weight, self.bias, addend=addend, scale=scale, k=k, of_time=of_time)
+
+    def _low_precision(self, h: Tensor, addend: Tensor | None) -> Tensor:
+        """bfloat16, float16 and autocast: the stored time is not trusted, and the lift is done in float32."""
+        z = F.linear(math.lift(math.space_of(h), k=self.manifold.k), self.weight, self.bias).to(h.dtype)
+        if self.log_scale is None:
+            return math.lift(z if addend is None else z + addend, k=self.manifold_out.k)
+        if addend is not None:
+            z = z + F.pad(addend, (1, 0))
+        bound = "space" if self.variant == "paper" else "time"
+        return math.bounded_lift(z, scale=self.log_scale.exp(), k=self.manifold_out.k, bound=bound)
+
+
+def _autocast(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type)

@@ -100,7 +100,7 @@ class IngestReport:
             more = ", ..." if len(self.below_support) > examples else ""
             out.append(
                 f"not enough evidence: {len(self.below_support):,} phrases with fewer than {self.min_support} distinct "
-                f"argument pairs ({self.below_support_facts:,} facts), {kept:,} phrases kept: {named}{more}"
+                f"argument pairs ({self.below_support_facts:,} facts), such as {named}{more}; {kept:,} phrases kept"
             )
         return out
 

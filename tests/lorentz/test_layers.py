@@ -102,12 +102,39 @@ def test_a_residual_enters_by_the_addend_only() -> None:
         assert torch.equal(layer(x, addend=nothing), layer(x))
 
 
-def test_linear_drifted_time_does_not_matter() -> None:
-    layer = LorentzLinear(4, 4, manifold=Lorentz())
-    x = lm.lift(torch.randn(5, 3))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_in_low_precision_the_stored_time_is_not_trusted(variant: str) -> None:
+    layer = LorentzLinear(4, 4, manifold=Lorentz(), variant=variant).bfloat16()
+    x = lm.lift(torch.randn(5, 3, dtype=torch.bfloat16))
     drifted = x.clone()
     drifted[:, 0] *= 1.5
     assert torch.equal(layer(x), layer(drifted))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = LorentzLinear(4, 4, manifold=Lorentz(), variant=variant)(x.float())
+    assert y.dtype == torch.float32 and residual(y) < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("at_zero", [False, True])
+def test_linear_first_and_second_derivatives(variant: str, at_zero: bool) -> None:
+    torch.manual_seed(0)
+    manifold = Lorentz(0.7, learnable=True)
+    layer = LorentzLinear(5, 4, manifold=manifold, variant=variant, scale=2.0).double()
+    names = [name for name, _ in layer.named_parameters()]
+    x = manifold.lift(torch.randn(3, 2, 4, dtype=torch.float64)).detach()
+    addend = torch.randn(3, 2, 3, dtype=torch.float64)
+    if at_zero and variant == "unbounded":  # the bounded variants have no derivative where they have no direction
+        layer.weight.data.zero_(), addend.zero_()
+
+    def call(x: torch.Tensor, addend: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,), {"addend": addend})
+
+    inputs = [v.detach().clone().requires_grad_() for v in (x, addend, *layer.parameters())]
+    assert torch.autograd.gradcheck(call, inputs)
+    assert torch.autograd.gradgradcheck(call, inputs)
+    grad = torch.func.grad(lambda a: call(inputs[0], a, *inputs[2:]).sin().sum())(inputs[1])
+    (expected,) = torch.autograd.grad(call(*inputs).sin().sum(), inputs[1])
+    assert torch.allclose(grad, expected)
 
 
 @pytest.mark.parametrize(
