@@ -5,8 +5,9 @@ the time axis.
 """
 
 from . import check, math
+from .check import check_manifold
 from .embedding import LorentzEmbedding
 from .linear import LorentzLinear
 from .manifold import Lorentz
 
-__all__ = ["Lorentz", "LorentzEmbedding", "LorentzLinear", "check", "math"]
+__all__ = ["Lorentz", "LorentzEmbedding", "LorentzLinear", "check", "check_manifold", "math"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import geoopt
@@ -11,7 +12,7 @@ import torch
 
 from lorentz import Lorentz, LorentzEmbedding, LorentzLinear
 from lorentz import math as lm
-from lorentz.check import residual, watch
+from lorentz.check import check_manifold, residual, safe_radius, watch
 from lorentz.linear import VARIANTS
 
 CURVATURES = (0.1, 0.5, 1.0, 2.0, 10.0)
@@ -189,11 +190,35 @@ def test_watch_finds_the_layer_that_left_the_manifold() -> None:
 
     manifold = Lorentz()
     model = torch.nn.Sequential(LorentzLinear(4, 4, manifold=manifold), Broken(4, 4, manifold=manifold))
+    x = manifold.lift(torch.randn(8, 3))
     with watch(model) as report:
-        model(manifold.lift(torch.randn(8, 3)))
-    assert report.residuals["0"] < 1e-6 < 1e-2 < report.residuals["1"] == report.residual
+        model(x)
+    assert report.layers["0"].residual < 1e-6 < 1e-2 < report.layers["1"].residual == report.residual
+    assert report.layers["0"].on_manifold and not report.layers["1"].on_manifold
     assert 0 < report.radius_p99 < 10
+    assert "OFF THE MANIFOLD" in str(report).splitlines()[2]
     assert not any(m._forward_hooks for m in model.modules())
     with watch(torch.nn.Linear(2, 2)) as report:
         pass
     assert not report
+    with pytest.raises(ValueError, match=r"layers off the manifold: 1: residual .*, allowed 1.0e-05"):
+        check_manifold(model, x)
+    with pytest.warns(UserWarning, match="1: residual"):
+        check_manifold(model, x, on_failure="warn")
+    assert model.training and check_manifold(model[0], x).residual < 1e-6
+
+
+def test_check_warns_of_points_that_the_dtype_cannot_resolve_and_of_nan() -> None:
+    table = LorentzEmbedding(100, 4, manifold=Lorentz(2.0), std=1.0)
+    with torch.no_grad():
+        table.weight[:25] = 1e6
+    with pytest.warns(UserWarning, match="25.0% of the points"):
+        report = check_manifold(table)
+    far = report.layers[""]
+    assert far.near_limit == 0.25 and far.radius[0] < far.radius[1] == pytest.approx(far.radius[2])
+    assert far.radius[2] == pytest.approx(2**0.5 * math.asinh(1e6 * 3**0.5 / 2**0.5))
+    with torch.no_grad():
+        table.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="residual nan"):
+        check_manifold(table)
+    assert safe_radius(torch.float32) == pytest.approx(10.4, abs=0.1)
