@@ -91,5 +91,9 @@ class LorentzEmbedding(nn.Module):
     def forward(self, index: Int[Tensor, "*batch"] | None = None) -> Float[Tensor, "*batch dim"]:
         """Points (..., dim) of integer indices (...), on the hyperboloid; all rows in order if `index` is None."""
         if index is None:
+            index = (
+                torch.arange(self.num_embeddings, device=self.weight.device) if self.padding_idx is not None else None
+            )
+        if index is None:
             return self.manifold.lift(self.weight)
         return self.manifold.lift(F.embedding(index, self.weight, self.padding_idx, sparse=self.sparse))

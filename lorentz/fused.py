@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .math import NO_DIRECTION
+
 __all__ = ["bounded_linear", "free_linear"]
 
 
@@ -29,9 +31,11 @@ def _norm(gate: Tensor, k: Tensor, of_time: bool) -> Tensor:
 
 
 def _ratio(length: Tensor, norm: Tensor) -> Tensor:
-    """Quotient norm / length; 0 where there is no direction, so that the result is the origin."""
-    flat = length == 0
-    return torch.where(flat, torch.zeros_like(norm), norm / torch.where(flat, torch.ones_like(length), length))
+    """Quotient norm / length; 0 where there is no direction (the origin results), NaN where the length overflowed."""
+    flat = length < NO_DIRECTION
+    return torch.where(
+        flat, torch.zeros_like(norm), norm / torch.where(flat, torch.ones_like(length), length) + 0 * length
+    )
 
 
 class _BoundedLinear(torch.autograd.Function):
@@ -73,8 +77,10 @@ class _BoundedLinear(torch.autograd.Function):
             z = _preactivation(x, weight, bias, addend)
             gate = torch.sigmoid(z[..., :1])
             squared = (z[..., 1:] * z[..., 1:]).sum(-1, keepdim=True)
-            flat = squared == 0
-            length = torch.where(flat, squared, torch.where(flat, torch.ones_like(squared), squared).sqrt())
+            flat = squared < NO_DIRECTION**2
+            length = torch.where(
+                flat, torch.zeros_like(squared), torch.where(flat, torch.ones_like(squared), squared).sqrt()
+            )
             ratio = _ratio(length, _norm(scale * gate, k, ctx.of_time))
             space = ratio * z[..., 1:]
             time = (k + (space * space).sum(-1, keepdim=True)).sqrt()

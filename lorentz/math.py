@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 K = float | Tensor
+NO_DIRECTION = 1e-15  # length below which a vector has no direction that a gradient could follow
 
 
 def space_of(x: Float[Tensor, "..."], *, dim: int = -1) -> Float[Tensor, "..."]:
@@ -178,7 +179,7 @@ def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     -------
     Tensor, shape (..., d), on the hyperboloid at distance ``|v|`` from the origin.
     """
-    space = _at_least_float32(space_of(v, dim=dim))
+    space = space_of(v, dim=dim).double()
     norm_sq = _sum(space * space, dim) / _scalar(k, space)
     return lift((_sinhc(norm_sq) * space).to(v.dtype), k=k, dim=dim)
 
@@ -188,7 +189,7 @@ def logmap0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
 
     Shape (..., d) to (..., d). The inverse of :func:`expmap0`; the origin maps to 0.
     """
-    space = _at_least_float32(space_of(x, dim=dim))
+    space = space_of(x, dim=dim).double()
     norm_sq = _sum(space * space, dim) / _scalar(k, space)
     v = (_arsinhc(norm_sq) * space).to(x.dtype)
     return torch.cat([torch.zeros_like(v.narrow(dim, 0, 1)), v], dim)
@@ -284,7 +285,7 @@ def bounded_lift(z: Float[Tensor, "... d"], *, scale: K, k: K = 1.0, bound: str 
     :math:`\sqrt k \operatorname{arsinh}(\lambda/\sqrt k)` and the origin can be approached.
     ``bound="time"`` (the form used in practice): :math:`x_0 = 1.1\sqrt k + \lambda\sigma(z_0)`, so the origin and its
     surroundings, radius below :math:`\sqrt k \operatorname{arcosh}(1.1)`, cannot be reached.
-    The direction is that of the rest of `z`; where that is 0 the result is the origin.
+    The direction is that of the rest of `z`; where that is shorter than 1e-15 the result is the origin.
 
     Shape (..., d) to (..., d), on the hyperboloid.
     """
@@ -300,6 +301,7 @@ def bounded_lift(z: Float[Tensor, "... d"], *, scale: K, k: K = 1.0, bound: str 
         raise ValueError(f"bound is 'space' or 'time', got {bound!r}")
     space = space_of(wide)
     length_sq = _sum(space * space, -1)
-    flat = length_sq == 0
+    flat = length_sq < NO_DIRECTION**2
     unit = torch.where(flat, torch.ones_like(length_sq), length_sq).rsqrt()
+    unit = torch.where(flat, torch.zeros_like(unit), unit) + 0 * length_sq  # an overflow gives NaN, not the origin
     return lift((space * (norm * unit)).to(z.dtype), k=k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -76,6 +77,8 @@ def read_openie(
         near = difflib.get_close_matches(format, READERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown format {format!r}, expected auto, {', '.join(READERS)}{hint}")
+    if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?)?B", memory_limit, re.IGNORECASE):
+        raise ValueError(f"memory_limit is {memory_limit!r}, expected a size such as 500MB or 4GB")
     if min_support < 1:
         raise ValueError(f"min_support is {min_support}, expected 1 or more")
     files, skipped = find_files(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import Table, compare_results
-from .config import config_hash, describe_options, load_recipe, make_config, to_dict
+from .config import config_hash, describe_options, load_recipe, make_config, require_seed, to_dict
 from .errors import UsageError
 from .folder import RunFolder
 from .registry import lookup
@@ -112,12 +112,16 @@ def run(
     ------
     UsageError, RunError : see ``tasks.errors``
     """
+    if isinstance(overrides.get("data"), Path):
+        overrides["data"] = str(overrides["data"])
     config = configure(task, recipe=recipe, overrides=overrides, args=args)
     if seed is not None:
+        require_seed(seed)
         config = replace(config, seed=seed)
     if out is None:
         digest = config_hash(task, to_dict(config))[:8]
-        out = Path(runs) / f"{task}-{Path(config.data).name}-{digest}" / f"seed{config.seed}"
+        name = Path(config.data).resolve().name
+        out = Path(runs) / f"{task}-{name}-{digest}" / f"seed{config.seed}"
     return _fit(
         task, config, RunFolder(Path(out)), data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds
     )
@@ -161,6 +165,8 @@ def compare(
     folders: Iterable[str | Path], *, by: Sequence[str] = ("data", "model"), metric: str | None = None
 ) -> Table:
     """Table of finished runs, one row a configuration: number of seeds, mean, deviation, missing seeds, the best marked."""
+    if isinstance(folders, str | Path):
+        folders = [folders]
     return compare_results([Path(folder) for folder in folders], by=by, metric=metric)
 
 

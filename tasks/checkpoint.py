@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from torch.optim import Optimizer
+
+from .errors import RunError
 
 __all__ = ["load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
 
@@ -50,6 +55,14 @@ def restore_rng(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
+def _durably(write: Callable[[], None], path: Path) -> None:
+    """Call a writer of safetensors; its own error for a full disk becomes the usual one."""
+    try:
+        write()
+    except SafetensorError as error:
+        raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error), str(path)) from None
+
+
 def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: dict[str, Any]) -> None:
     """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder."""
     tensors: dict[str, torch.Tensor] = {}
@@ -62,14 +75,31 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer],
                     tensors[key] = value.contiguous()
                 else:
                     numbers[key] = value
-    save_model(model, str(folder / "model.safetensors"))
-    save_file(tensors, folder / "optimizer.safetensors")
+    weights, moments = folder / "model.safetensors", folder / "optimizer.safetensors"
+    _durably(lambda: save_model(model, str(weights)), weights)
+    _durably(lambda: save_file(tensors, moments), moments)
     state = {"schema": SCHEMA, **state, "optimizer": numbers}
     (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
-    """Read back what :func:`save_checkpoint` wrote, into `model` and `optimizers`; returns the state."""
+    """Read back what :func:`save_checkpoint` wrote, into `model` and `optimizers`; returns the state.
+
+    Raises
+    ------
+    RunError : the checkpoint is damaged or of another model; says how to go on.
+    """
+    try:
+        return _load(folder, model, optimizers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"the checkpoint {folder} is damaged or belongs to another model ({type(error).__name__}: {reason}). "
+            f"To start the run anew, delete {folder.parent}"
+        ) from None
+
+
+def _load(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     load_model(model, folder / "model.safetensors")
     values = {**load_file(folder / "optimizer.safetensors"), **state.pop("optimizer")}

@@ -213,4 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 1
+    except MemoryError:
+        print("hyrel: not enough memory for this; make the model, the batch or --memory-limit smaller", file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as error:
+        print(f"hyrel: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)  # noqa: T201
+        return 1
     return code or 0

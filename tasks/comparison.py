@@ -41,6 +41,7 @@ class _Group:
     config: dict[str, Any]
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     unfinished: list[int] = field(default_factory=list)
+    folders: dict[int, Path] = field(default_factory=dict)
 
 
 def _expand(paths: Sequence[Path]) -> list[Path]:
@@ -50,11 +51,11 @@ def _expand(paths: Sequence[Path]) -> list[Path]:
         if (path / "config.yaml").exists():
             found.append(path)
         else:
-            below = sorted(child for child in path.glob("*") if (child / "config.yaml").exists())
+            below = sorted(config.parent for config in path.rglob("config.yaml"))
             if not below:
                 raise UsageError(f"{path} is no run folder and holds none (a run folder has a config.yaml)")
             found += below
-    return found
+    return list({path.resolve(): path for path in found}.values())
 
 
 def _collect(paths: Sequence[Path]) -> dict[str, _Group]:
@@ -65,6 +66,11 @@ def _collect(paths: Sequence[Path]) -> dict[str, _Group]:
         if folder.finished:
             result = folder.result()
             group = groups.setdefault(result["config_hash"], _Group(config))
+            if (other := group.folders.setdefault(result["seed"], path)) != path:
+                raise UsageError(
+                    f"{other} and {path} are runs of one configuration and seed; leave one of them out, "
+                    "or compare them by name in separate calls"
+                )
             group.results[result["seed"]] = result
         else:
             from .config import config_hash
@@ -84,7 +90,7 @@ def _label(config: Mapping[str, Any], name: str, varying: set[str]) -> str:
     if not isinstance(value, Mapping):
         return Path(str(value)).name if name == "data" else str(value)
     first = next(iter(value.values()), "")
-    rest = [f"{key}={leaf}" for key, leaf in flatten(value) if f"{name}.{key}" in varying and leaf is not first]
+    rest = [f"{key}={leaf}" for key, leaf in flatten(value) if f"{name}.{key}" in varying and key != next(iter(value))]
     return " ".join([str(first), *rest])
 
 
@@ -123,6 +129,11 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
     chosen = metric or available[0]
     if any(chosen not in r["metrics"]["test"] for g in done for r in g.results.values()):
         raise UsageError(f"not every run has the metric {chosen!r}. {did_you_mean(chosen, available)}")
+    options = {key for group in groups.values() for key, _ in flatten(group.config)}
+    options |= {key.split(".")[0] for key in options}
+    for name in by:
+        if name not in options:
+            raise UsageError(f"no run has the option {name!r} to --by. {did_you_mean(name, sorted(options))}")
     every_seed = {seed for group in groups.values() for seed in [*group.results, *group.unfinished]}
     varying = _varying(list(groups.values()))
     scores = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,11 +25,38 @@ __all__ = [
     "flatten",
     "load_recipe",
     "make_config",
+    "require",
+    "require_seed",
     "to_dict",
 ]
 
 C = TypeVar("C")
 UNHASHED = ("seed", "train.threads")
+
+
+def require(
+    option: str,
+    value: float | None,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Refuse a number that is not finite or out of range; None, where an option allows it, passes."""
+    if value is None:
+        return
+    limits = {"above": above, "at least": at_least, "at most": at_most}
+    wrong = not isfinite(value) or (above is not None and value <= above)
+    wrong = wrong or (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
+    if wrong:
+        expected = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+        raise UsageError(f"{option} must be a finite number {expected}".rstrip() + f", got {value}")
+
+
+def require_seed(seed: int) -> None:
+    """Refuse a seed that the generators do not take."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError(f"--seed must be a whole number from 0 to 4294967295, got {seed!r}")
 
 
 @dataclass(frozen=True)
@@ -77,14 +106,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every", "threads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--train.{name} must be at least 1, got {getattr(self, name)}")
-        if self.patience is not None and self.patience < 1:
-            raise UsageError(f"--train.patience must be at least 1 or null, got {self.patience}")
-        if not self.lr > 0:
-            raise UsageError(f"--train.lr must be positive, got {self.lr}")
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"--train.clip must be positive or null, got {self.clip}")
+            require(f"--train.{name}", getattr(self, name), at_least=1)
+        require("--train.threads", self.threads, at_least=1, at_most=4 * (os.cpu_count() or 1))
+        require("--train.patience", self.patience, at_least=1)
+        require("--train.lr", self.lr, above=0)
+        require("--train.clip", self.clip, above=0)
+        require("--train.warmup", self.warmup, at_least=0)
+        require("--train.weight_decay", self.weight_decay, at_least=0)
         if self.precision not in ("fp32", "bf16"):
             raise UsageError(f"--train.precision is fp32 or bf16; got {self.precision!r}")
 
@@ -106,7 +134,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def config_hash(task: str, config: Mapping[str, Any]) -> str:
     """SHA-256 of a configuration without seed, threads and paths: runs that differ in seed alone share it."""
     flat = {key: value for key, value in flatten(config) if key not in UNHASHED}
-    flat["data"] = Path(str(flat.get("data"))).name
+    flat["data"] = Path(str(flat.get("data"))).resolve().name
     flat["task"] = task
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,8 +77,19 @@ class RunFolder:
         return (self.path / "result.json").is_file()
 
     def result(self) -> dict[str, Any]:
-        """Read ``result.json``."""
-        return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        """Read ``result.json``.
+
+        Raises
+        ------
+        RunError : it is damaged.
+        """
+        path = self.path / "result.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["metrics"]["test"], values["config_hash"], values["seed"], values["data"]["sha256"]
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{path} is damaged; delete it and resume the run to write it again") from None
+        return values
 
     def config(self) -> dict[str, Any]:
         """Complete configuration that the run was started with, with its task under ``task``."""
@@ -85,7 +97,15 @@ class RunFolder:
             text = (self.path / "config.yaml").read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UsageError(f"{self.path} is no run folder: it holds no config.yaml") from None
-        return yaml.safe_load(text)
+        except (NotADirectoryError, UnicodeDecodeError):
+            raise UsageError(f"{self.path} is no run folder, or its config.yaml is no text") from None
+        try:
+            tree = yaml.safe_load(text)
+        except yaml.YAMLError:
+            tree = None
+        if not isinstance(tree, dict) or not isinstance(tree.get("task"), str):
+            raise UsageError(f"{self.path / 'config.yaml'} is damaged: it is no configuration with a task")
+        return tree
 
     @contextmanager
     def open(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[None]:
@@ -109,16 +129,23 @@ class RunFolder:
                     f"another process is running in {self.path}; wait for it or choose another --out"
                 ) from None
             if (self.path / "config.yaml").exists():
-                changed = differences(self.config(), config)
+                # Another number of threads is no other run: the runner warns of it.
+                changed = [line for line in differences(self.config(), config) if not line.startswith("train.threads:")]
                 if changed:
                     raise UsageError(
                         f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "
                         "Choose another --out, or resume it as it is."
                     )
             else:
-                atomic_write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-            atomic_write(self.path / "env.json", json.dumps(env, indent=1, sort_keys=True) + "\n")
+                self._begin(config, env)
             yield
+
+    def _begin(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
+        try:
+            atomic_write(self.path / "env.json", json.dumps(env, indent=1, sort_keys=True) + "\n")
+            atomic_write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        except OSError as error:
+            raise RunError(explain_os_error(error, self.path)) from None
 
     def append(self, name: str, row: Mapping[str, Any]) -> int:
         """Append one JSON line to ``name``, durably; returns the file's size."""
@@ -162,9 +189,19 @@ class RunFolder:
         atomic_write(root / "latest", name)
 
     def latest(self) -> Path | None:
-        """Newest complete checkpoint, or None."""
+        """Newest complete checkpoint, or None.
+
+        Raises
+        ------
+        RunError : ``latest`` names no checkpoint.
+        """
         pointer = self.path / "checkpoints" / "latest"
-        return pointer.parent / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+        if not pointer.exists():
+            return None
+        name = pointer.read_bytes().decode("utf-8", errors="replace").strip()
+        if not re.fullmatch(r"step-\d{8,}", name) or not (pointer.parent / name).is_dir():
+            raise RunError(f"{pointer} names no checkpoint; to start the run anew, delete {pointer.parent}")
+        return pointer.parent / name
 
     def checkpoint(self, name: str) -> Path:
         """Folder of the checkpoint of that name."""

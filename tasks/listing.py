@@ -32,9 +32,8 @@ def _recipes() -> list[str]:
 
 
 def _data(data_dir: str | Path | None) -> list[str]:
-    from .data.load import EMBEDDED
     from .data.locate import find
-    from .data.sets import DATA
+    from .data.sets import DATA, EMBEDDED
     from .errors import UsageError
 
     lines = [f"{name}  (embedded)" for name in EMBEDDED]

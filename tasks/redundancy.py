@@ -72,12 +72,12 @@ def run_redundancy(
     from .report.redundancy import redundancy_section
 
     start = time.monotonic()
-    folder = out or Path(f"{files[0].name.removesuffix('.gz').split('.')[0]}-redundancy")
+    folder = out or Path(f"{Path(files[0].name.removesuffix('.gz')).stem}-redundancy")
+    facts = _read(files, format=format, min_support=min_support, normalise=normalise, memory_limit=memory_limit)
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        folder.mkdir(parents=True, exist_ok=True)  # before the long work, not after it
     except OSError as error:
         raise RunError(explain_os_error(error, folder)) from None
-    facts = _read(files, format=format, min_support=min_support, normalise=normalise, memory_limit=memory_limit)
     options = {} if threshold is None else {"threshold": threshold}
     try:
         result = redundancy(

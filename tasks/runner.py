@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lorentz.check import ManifoldReport, watch
 
 from .checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
-from .config import TrainConfig, config_hash, to_dict
+from .config import TrainConfig, config_hash, differences, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
@@ -112,6 +112,8 @@ class _Run:
         self.metrics_bytes = 0
         self.warnings: list[str] = list(data.warnings)
         self.saved = time.monotonic()
+        for warning in self.warnings:
+            progress.say(f"warning: {warning}")
 
     @property
     def steps(self) -> int:
@@ -132,6 +134,12 @@ class _Run:
             raise UsageError(
                 f"the data of {self.data.name} has changed since {self.folder.path} was started; start a new run"
             )
+        changed = differences(state["config"], to_dict(self.task.config))
+        if changed := [line for line in changed if not line.startswith("train.threads:")]:
+            raise UsageError(
+                f"{self.folder.path / 'config.yaml'} was changed since the run was started: {'; '.join(changed)}. "
+                "Change it back, or start a new run"
+            )
         for name, now in (("torch", torch.__version__), ("threads", self.train.threads)):
             if state[name] != now:
                 self.warnings.append(
@@ -140,6 +148,7 @@ class _Run:
                 self.progress.say(f"warning: {self.warnings[-1]}")
         for name in ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes"):
             setattr(self, name, state[name])
+        self.warnings += [warning for warning in state["warnings"] if warning not in self.warnings]
         self.folder.cut("metrics.jsonl", self.metrics_bytes)
         restore_rng(state["rng"])
         self.progress.say(f"resuming {self.folder.path} at step {self.steps} of {self.total}")
@@ -149,7 +158,7 @@ class _Run:
         fields = ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes")
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
-        state["rng"] = rng_state()
+        state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
         self.folder.write_checkpoint(name, lambda path: save_checkpoint(path, self.model, self.optimizers, state))
         self.folder.prune({name} | ({self.best["checkpoint"]} if self.best else set()))
         self.saved = time.monotonic()
@@ -214,7 +223,12 @@ class _Run:
             metrics = self.task.evaluate(self.model, self.data, split)
         self.model.train()
         self.seconds["evaluate"] += time.monotonic() - start
-        return {key: float(value) for key, value in metrics.items()}, report
+        values = {key: float(value) for key, value in metrics.items()}
+        if bad := [key for key, value in values.items() if not isfinite(value)]:
+            raise RunError(
+                f"the {split} metrics {', '.join(bad)} are not finite at step {self.steps}; no score is kept"
+            )
+        return values, report
 
     def validate(self) -> None:
         """Evaluate on the validation split, log, remember the best, write a checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,9 +30,10 @@ class KnownTails:
         self.tails = unique[:, 2].contiguous()
 
     def to(self, device: torch.device) -> KnownTails:
-        """Move to a device, in place."""
-        self.keys, self.starts, self.tails = self.keys.to(device), self.starts.to(device), self.tails.to(device)
-        return self
+        """Copy on a device."""
+        moved = copy(self)
+        moved.keys, moved.starts, moved.tails = self.keys.to(device), self.starts.to(device), self.tails.to(device)
+        return moved
 
     def lookup(self, head: Tensor, relation: Tensor) -> tuple[Tensor, Tensor]:
         """Find the known tails of (B,) queries: row numbers and tails, two int64 tensors of equal length."""
@@ -120,13 +122,18 @@ def graph_from_triples(name: str, splits: Mapping[str, Iterable[tuple[str, str, 
         split: torch.tensor([(entity_id[h], relation_id[r], entity_id[t]) for h, r, t in triples])
         for split, triples in rows.items()
     }
-    digest = hashlib.sha256("\n".join("\t".join(t) for t in [*everything]).encode()).hexdigest()
+    lines = ["\t".join((split, *triple)) for split in SPLITS for triple in rows[split]]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     warnings = []
     trained = torch.zeros(len(entities), dtype=torch.bool)
     trained[tensors["train"][:, [0, 2]].flatten()] = True
     unseen = int((~trained).sum())
     if unseen:
         warnings.append(f"{unseen} of {len(entities)} entities of {name} occur in no training triple")
+    trained_on = set(rows["train"])
+    for split in ("valid", "test"):
+        if leaked := sum(triple in trained_on for triple in rows[split]):
+            warnings.append(f"{leaked} of {len(rows[split])} {split} triples of {name} are training triples too")
     train, valid, test = (tensors[split] for split in SPLITS)
     return KnowledgeGraph(
         name, train, valid, test, entities=entities, relations=relations, sha256=digest, warnings=warnings

@@ -9,10 +9,9 @@ from tasks.errors import UsageError
 
 from .kg import KnowledgeGraph, graph_from_triples
 from .locate import find, read_text
+from .sets import EMBEDDED
 
-__all__ = ["EMBEDDED", "load"]
-
-EMBEDDED = ("taxonomy",)
+__all__ = ["load"]
 
 
 def _triples(text: str, where: str) -> list[tuple[str, str, str]]:
@@ -21,7 +20,7 @@ def _triples(text: str, where: str) -> list[tuple[str, str, str]]:
         if not line.strip():
             continue
         cells = line.split("\t")
-        if len(cells) != 3 or not all(cells):
+        if len(cells) != 3 or not all(cell.strip() for cell in cells):
             raise UsageError(
                 f"{where}, line {number}: expected head TAB relation TAB tail, got {len(cells)} columns: {line[:80]!r}"
             )
@@ -55,7 +54,7 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
         return _own_folder(Path(name))
     if "/" in name:
         raise UsageError(f"no folder {name}; --data takes the name of a data set or an existing folder")
-    if name == "taxonomy":
+    if name in EMBEDDED:
         from .embedded.taxonomy import taxonomy
 
         return graph_from_triples(name, taxonomy())

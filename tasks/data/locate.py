@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from pathlib import Path
 
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-from .sets import DATA, DataSet
+from .sets import DATA, EMBEDDED, DataSet
 
 __all__ = ["candidates", "find", "read_text"]
 
@@ -36,9 +37,12 @@ def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:
     UsageError : an unknown name, or a set that is not there; says the folders, the files and their origin.
     """
     if name not in DATA:
-        raise UsageError(
-            f"unknown data set {name!r}. {did_you_mean(name, DATA)} A path to a folder with your own files works as well."
+        hint = (
+            f"To read the folder of that name, write ./{name}."
+            if Path(name).is_dir()
+            else "A path to a folder works too."
         )
+        raise UsageError(f"unknown data set {name!r}. {did_you_mean(name, [*EMBEDDED, *DATA])} {hint}")
     entry = DATA[name]
     searched = [folder / entry.folder for folder in candidates(data_dir)]
     for folder in searched:
@@ -58,8 +62,8 @@ def read_text(folder: Path, name: str, sha256: str | None = None) -> tuple[str, 
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         content = content.replace(b"\r\n", b"\n")
-        text = content.decode("utf-8")
-    except (EOFError, gzip.BadGzipFile):
+        text = content.decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UsageError(f"{path} is no complete gzip file; fetch it again") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DATA", "DataSet"]
+__all__ = ["DATA", "EMBEDDED", "DataSet"]
+
+EMBEDDED = ("taxonomy",)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tasks.config import TrainConfig
+from tasks.config import TrainConfig, require, require_seed
 from tasks.errors import UsageError
+from tasks.registry import did_you_mean
 
-__all__ = ["KGConfig", "ModelConfig", "NegativesConfig"]
+METRICS = [f"{protocol}{metric}" for protocol in ("", "paper_") for metric in ("mrr", "hits@1", "hits@3", "hits@10")]
+
+__all__ = ["METRICS", "KGConfig", "ModelConfig", "NegativesConfig"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class ModelConfig:
     start: str = "uniform"
 
     def __post_init__(self) -> None:
-        if self.dim < 2:
-            raise UsageError(f"--model.dim must be at least 2, got {self.dim}")
-        if not self.k > 0:
-            raise UsageError(f"--model.k must be positive (the curvature is -1/k), got {self.k}")
+        require("--model.dim", self.dim, at_least=2)
+        require("--model.margin", self.margin)
+        for name in ("k", "scale", "max_norm", "init_std"):
+            require(f"--model.{name}", getattr(self, name), above=0)
         if self.start not in ("uniform", "identity"):
             raise UsageError(f"--model.start is uniform or identity, got {self.start!r}")
 
@@ -72,8 +75,8 @@ class NegativesConfig:
     filter: str = "train"
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"--negatives.count must be at least 1, got {self.count}")
+        require("--negatives.count", self.count, at_least=1)
+        require("--negatives.weight", self.weight, at_least=0)
         if self.filter not in ("train", "all", "none"):
             raise UsageError(f"--negatives.filter is train, all or none; got {self.filter!r}")
 
@@ -98,3 +101,8 @@ class KGConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=0.01, schedule="hold"))
     monitor: str = "mrr"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_seed(self.seed)
+        if self.monitor not in METRICS:
+            raise UsageError(f"unknown metric {self.monitor!r} to --monitor. {did_you_mean(self.monitor, METRICS)}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.kg import KnownTails
+from tasks.errors import RunError
 
 from .scorers import Scorer
 
@@ -36,6 +37,8 @@ def rank(scorer: Scorer, queries: Tensor, known: KnownTails) -> tuple[Tensor, Te
             head, relation, tail = block.unbind(1)
             scores = scorer.score_tails(head, relation)
             target = scores.gather(1, tail[:, None])
+            if not bool(torch.isfinite(target).all()):  # a NaN is neither greater nor equal: it would rank first
+                raise RunError("the model gives scores that are not finite; no rank can be told")
             row, other = known.lookup(head, relation)
             scores[row, other] = -torch.inf
             scores.scatter_(1, tail[:, None], target)

@@ -222,3 +222,21 @@ def test_check_warns_of_points_that_the_dtype_cannot_resolve_and_of_nan() -> Non
     with pytest.raises(ValueError, match="residual nan"):
         check_manifold(table)
     assert safe_radius(torch.float32) == pytest.approx(10.4, abs=0.1)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_vectors_too_long_or_too_short_are_nan_or_the_origin_but_never_a_lie(variant: str) -> None:
+    layer = LorentzLinear(3, 3, manifold=Lorentz(), variant=variant, bias=False)
+    x = lm.lift(torch.tensor([[1e30, 0.0], [float("nan"), 0.0]]))
+    assert torch.isnan(layer(x)[1]).any() and not torch.isfinite(layer(x)[0]).all()
+    z = torch.tensor([[0.0, 1e-20, 0.0], [0.0, 1e20, 0.0]], requires_grad=True)
+    y = lm.bounded_lift(z, scale=2.0)
+    assert torch.equal(y[0].detach(), Lorentz().origin(3)) and torch.isnan(y[1]).any()
+    (grad,) = torch.autograd.grad(y[0].sum(), z)
+    assert torch.isfinite(grad[0]).all()
+
+
+def test_the_padding_row_gets_no_gradient_in_any_way_of_looking_up() -> None:
+    table = LorentzEmbedding(4, 3, manifold=Lorentz(), padding_idx=1, std=1.0)
+    table()[:, 1:].sum().backward()
+    assert torch.equal(table.weight.grad.abs().sum(1) > 0, torch.tensor([True, False, True, True]))

@@ -29,7 +29,7 @@ def test_schedules_by_their_formulas() -> None:
     assert [schedule_factor(warm, s, 100) for s in (0, 4, 9, 50)] == pytest.approx([0.1, 0.5, 1, 1])
     noam = TrainConfig(schedule="noam", warmup=4)
     assert [schedule_factor(noam, s, 100) for s in (0, 3, 15)] == pytest.approx([0.25, 1, 0.5])
-    with pytest.raises(UsageError, match="unknown schedule 'cosin'. Did you mean 'cosine'"):
+    with pytest.raises(UsageError, match=r"unknown schedule 'cosin'\. Did you mean 'cosine'"):
         schedule_factor(TrainConfig(schedule="cosin"), 0, 1)
 
 
@@ -44,7 +44,7 @@ def test_each_group_gets_its_own_optimiser_rate_and_cap() -> None:
     cap_norms([sgd, adam])
     assert torch.allclose(points.norm(dim=1), torch.tensor([1.0, 0.2, 1.0]))
     assert torch.equal(rest, torch.ones(2))
-    with pytest.raises(UsageError, match="unknown optimizer 'adan'. Did you mean 'adam'"):
+    with pytest.raises(UsageError, match=r"unknown optimizer 'adan'\. Did you mean 'adam'"):
         build_optimizers([{"params": [rest]}], TrainConfig(optimizer="adan"))
 
 
