@@ -95,6 +95,7 @@ def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
             options.files,
             out=options.out,
             format=options.format,
+            columns=None if options.columns is None else options.columns.split(","),
             min_support=options.min_support,
             min_facts=options.min_facts,
             threshold=options.threshold,
@@ -140,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables and report.html go (FILE-redundancy)")
     sub.add_argument("--format", default="auto", help="auto, or the name of a reader; auto decides by content")
+    sub.add_argument(
+        "--columns", metavar="A,B,...", help="tsv and csv: name every column, such as head,relation,tail,-"
+    )
     sub.add_argument("--min_support", type=int, metavar="N", help="fewest different facts of a phrase that is scored")
     sub.add_argument("--min_facts", type=int, default=50, metavar="N", help="fewest facts for the neural measure (50)")
     sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged")

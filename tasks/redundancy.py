@@ -43,6 +43,7 @@ def run_redundancy(
     *,
     out: Path | None = None,
     format: str = "auto",
+    columns: Sequence[str] | None = None,
     min_support: int | None = None,
     min_facts: int = 50,
     threshold: float | None = None,
@@ -58,7 +59,7 @@ def run_redundancy(
     ----------
     files : extractions of any Open-IE system, or triples of a knowledge base
     out : folder of the results; ``NAME-redundancy`` beside the caller if None
-    format, min_support, normalise, memory_limit : see ``relsim.read_openie``
+    format, columns, min_support, normalise, memory_limit : see ``relsim.read_openie``
     min_facts, threshold, neural, seed, progress : see ``relsim.redundancy``
 
     Raises
@@ -73,7 +74,9 @@ def run_redundancy(
 
     start = time.monotonic()
     folder = out or Path(f"{Path(files[0].name.removesuffix('.gz')).stem}-redundancy")
-    facts = _read(files, format=format, min_support=min_support, normalise=normalise, memory_limit=memory_limit)
+    facts = _read(
+        files, format=format, columns=columns, min_support=min_support, normalise=normalise, memory_limit=memory_limit
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the long work, not after it
     except OSError as error:
