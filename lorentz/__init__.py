@@ -4,10 +4,36 @@ Points are plain tensors ``x = (time, space)`` with ``<x, x>_L = -k``; the curva
 the time axis.
 """
 
-from . import check, math
+from . import check, math, transport
+from .attention import LorentzMultiheadAttention
+from .cache import LorentzCache
 from .check import check_manifold
 from .embedding import LorentzEmbedding
+from .heads import FermiDirac, LorentzClassifier
 from .linear import LorentzLinear
 from .manifold import Lorentz
+from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
+from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
 
-__all__ = ["Lorentz", "LorentzEmbedding", "LorentzLinear", "check", "check_manifold", "math"]
+__all__ = [
+    "FermiDirac",
+    "LearnedPositions",
+    "Lorentz",
+    "LorentzBatchNorm",
+    "LorentzCache",
+    "LorentzClassifier",
+    "LorentzDropout",
+    "LorentzEmbedding",
+    "LorentzLayerNorm",
+    "LorentzLinear",
+    "LorentzMultiheadAttention",
+    "LorentzRMSNorm",
+    "SinusoidalPositions",
+    "check",
+    "check_manifold",
+    "math",
+    "rotary",
+    "rotate",
+    "shift",
+    "transport",
+]

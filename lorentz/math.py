@@ -105,6 +105,17 @@ def _unit_space(x: Tensor, k: K, dim: int) -> Tensor:
     return s / _sqrt_k(k, s)
 
 
+def _gram(u: Tensor, s: Tensor, u_sq: Tensor, dim: int) -> Tensor:
+    """``|u|^2 |s|^2 - (u.s)^2 = |s|^2 |u_perp|^2 >= 0``, to a precision relative to ``|u|^2``.
+
+    The second form does not cancel for long s; the first has every derivative at s = 0.
+    """
+    s_sq, dot = _sum(s * s, dim), _sum(u * s, dim)
+    short = s_sq < 1
+    perp = u - dot / torch.where(short, torch.ones_like(s_sq), s_sq) * s
+    return torch.where(short, u_sq * s_sq - dot * dot, s_sq * _sum(perp * perp, dim))
+
+
 def _chord(a: Tensor, b: Tensor, dim: int) -> Tensor:
     r"""Squared Lorentzian distance q of the points of k = 1 with space parts a and b, without cancellation.
 
@@ -114,13 +125,12 @@ def _chord(a: Tensor, b: Tensor, dim: int) -> Tensor:
     Where a.b <= -1 nothing cancels in the plain form and the denominator would.
     """
     diff, total = a - b, a + b
-    total_sq = _sum(total * total, dim)
-    along = _sum(diff * total, dim) / torch.where(total_sq == 0, torch.ones_like(total_sq), total_sq)
-    perp = diff - along * total
+    diff_sq = _sum(diff * diff, dim)
+    gram = _gram(diff, total, diff_sq, dim) / 4
     inner = _sum(a * b, dim)
     times = ((1 + _sum(a * a, dim)) * (1 + _sum(b * b, dim))).sqrt()
     opposite = inner <= -1
-    close = 2 * (_sum(diff * diff, dim) + total_sq * _sum(perp * perp, dim) / 4)
+    close = 2 * (diff_sq + gram)
     close = close / torch.where(opposite, torch.ones_like(inner), 1 + times + inner)
     return torch.where(opposite, 2 * (times - inner) - 2, close)
 
@@ -205,9 +215,8 @@ def expmap(x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim:
     """
     s = _unit_space(x, k, dim)
     u = _unit_space(v, k, dim)
-    s_sq = _sum(s * s, dim)
-    perp = u - _sum(u * s, dim) / torch.where(s_sq == 0, torch.ones_like(s_sq), s_sq) * s
-    norm_sq = (_sum(u * u, dim) + s_sq * _sum(perp * perp, dim)) / (1 + s_sq)
+    u_sq = _sum(u * u, dim)
+    norm_sq = (u_sq + _gram(u, s, u_sq, dim)) / (1 + _sum(s * s, dim))
     half = _sinhc(norm_sq / 4)
     y = s * (1 + norm_sq / 2 * half * half) + _sinhc(norm_sq) * u
     return lift((y * _sqrt_k(k, y)).to(x.dtype), k=k, dim=dim)

@@ -17,7 +17,7 @@ __all__ = ["quickstart"]
 
 Say = Callable[[str], None]
 SCORERS = {"hybonet": "Lorentz (HyboNet)", "mure": "Euclidean (its twin)"}
-TRAIN = {"epochs": 40, "batch_size": 256, "lr": 0.02, "eval_every": 20}
+TRAIN = {"epochs": 30, "batch_size": 256, "lr": 0.02, "eval_every": 10}
 SEEDS = (0, 1, 2)
 
 

@@ -243,3 +243,13 @@ def test_any_dimension_may_be_the_coordinate_axis() -> None:
     assert torch.allclose(lm.expmap0(x.T, dim=0).T, lm.expmap0(x))
     assert torch.allclose(lm.logmap(x.T, y.T, dim=0).T, lm.logmap(x, y))
     assert lm.dist(x[:0], y[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("op", ["dist", "sqdist", "logmap", "expmap"])
+@pytest.mark.parametrize("place", ["origin", "opposite"])
+def test_second_derivatives_at_the_origin_and_between_opposite_points(op: str, place: str) -> None:
+    y = points(0.6, n=3, dim=3, seed=8)
+    x = lm.lift(torch.zeros(3, 3, dtype=torch.float64)) if place == "origin" else lm.lift(-y[:, 1:])
+    inputs = tuple(v.clone().requires_grad_() for v in (x, y))
+    assert torch.autograd.gradcheck(getattr(lm, op), inputs)
+    assert torch.autograd.gradgradcheck(getattr(lm, op), inputs)

@@ -1,0 +1,197 @@
+"""Output layers: classes of points, and edges between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import math
+from .manifold import Lorentz
+
+__all__ = ["KINDS", "FermiDirac", "LorentzClassifier"]
+
+KINDS = ("prototype", "mlr")
+
+
+def _arsinh_of_scaled_sinh(c: Tensor, g: Tensor) -> Tensor:
+    """Compute asinh(c sinh g) for c >= 1 and any g: sinh overflows beyond 710 and the logarithm cancels near 0."""
+    small = g.abs() < 1
+    near = torch.asinh(c * torch.sinh(torch.where(small, g, torch.zeros_like(g))))
+    size = torch.where(small, torch.ones_like(g), g.abs())
+    e = torch.exp(-2 * size)
+    half = c * (1 - e) / 2
+    far = g.sign() * (size + torch.log(half + (half * half + e).sqrt()))
+    return torch.where(small, near, far)
+
+
+class LorentzClassifier(nn.Module):
+    r"""Logits of classes for points.
+
+    ``"prototype"``
+        :math:`-d_L^2(x, p_c) + b_c`, the squared Lorentzian distance to a learned point.
+    ``"mlr"``
+        Multinomial logistic regression with an offset a and a normal z for each class,
+        :math:`\sqrt k |z| \operatorname{arsinh}\frac{\cosh(a/\sqrt k)\, z \cdot x_s - \sinh(a/\sqrt k)\,|z| x_0}
+        {\sqrt k\, |z|}`: :math:`|z|` times the signed distance to the hyperplane that is perpendicular to the geodesic
+        along z at the distance a from the origin. For k to infinity it is :math:`z \cdot x_s - a |z|`. Finite for every
+        a; 0, with gradient 0, at z = 0, so do not start there. Computed in float64.
+
+    Parameters
+    ----------
+    dim : int, >= 2. Size of a point, time axis included.
+    num_classes : int, >= 1
+    manifold : Lorentz
+    kind : str, one of ``KINDS``
+    bias : bool. Whether b, or a, is learned; 0 if not.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (num_classes, dim - 1): space coordinates of the prototypes (``weight.manifold`` is the
+        manifold, by which Riemannian optimisers know them), or the normals z.
+    bias : Parameter, shape (num_classes,), b or a, or None
+
+    References
+    ----------
+    Chen et al., "Fully Hyperbolic Neural Networks", ACL 2022, section 4; Bdeir et al., "Fully Hyperbolic Convolutional
+    Neural Networks", ICLR 2024, theorem 2.
+
+    Examples
+    --------
+    >>> head = LorentzClassifier(5, 3, manifold=Lorentz(k=1.0), kind="mlr")
+    >>> head(head.manifold.origin(2, 5)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, dim: int, num_classes: int, *, manifold: Lorentz, kind: str = "prototype", bias: bool = True
+    ) -> None:
+        super().__init__()
+        if not isinstance(manifold, Lorentz):
+            raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
+        if dim < 2 or num_classes < 1:
+            raise ValueError(
+                f"dim counts the time axis and is at least 2, and there is at least 1 class; "
+                f"got dim={dim}, num_classes={num_classes}"
+            )
+        if kind not in KINDS:
+            raise ValueError(f"kind is one of {', '.join(map(repr, KINDS))}; got {kind!r}")
+        self.dim, self.num_classes, self.kind = dim, num_classes, kind
+        self.manifold = manifold
+        self.weight = nn.Parameter(torch.empty(num_classes, dim - 1))
+        self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
+        self._tag()
+        self.reset_parameters()
+
+    def _tag(self) -> None:
+        if self.kind == "prototype":
+            self.weight.manifold = self.manifold  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copied or unpickled Parameter has lost its attributes.
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._tag()
+
+    def reset_parameters(self) -> None:
+        """Normal coordinates of deviation ``(dim - 1) ** -0.5``, so vectors of length about 1; bias 0."""
+        nn.init.normal_(self.weight, 0, (self.dim - 1) ** -0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        """Sizes and kind, shown by ``print``."""
+        return f"{self.dim}, {self.num_classes}, kind={self.kind!r}, bias={self.bias is not None}"
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch classes"]:
+        """Logits (..., num_classes) of points (..., dim), in the dtype of `x`."""
+        if x.shape[-1] != self.dim:
+            raise ValueError(
+                f"LorentzClassifier expects points of {self.dim} coordinates, time first, and got {x.shape[-1]}. "
+                f"Euclidean features of size {self.dim - 1} become points by manifold.lift(features)."
+            )
+        logits = self._prototype(x) if self.kind == "prototype" else self._regression(x)
+        return logits.to(x.dtype)
+
+    def _prototype(self, x: Tensor) -> Tensor:
+        low = x.dtype in (torch.bfloat16, torch.float16)
+        space, weight = (t.float() if low else t for t in (math.space_of(x), self.weight))
+        k = self.manifold.k.to(space)
+        s, p = math.lift(space, k=k), math.lift(weight, k=k)
+        inner = F.linear(torch.cat([-s[..., :1], s[..., 1:]], -1), p)
+        logits = 2 * k + 2 * inner
+        return logits if self.bias is None else logits + self.bias
+
+    def _regression(self, x: Tensor) -> Tensor:
+        # With p = z.x_s / |z| and c^2 = (x_0^2 - p^2) / k the argument is c sinh(artanh(p / x_0) - a / sqrt k).
+        space, z = math.space_of(x).double(), self.weight.double()
+        k = self.manifold.k.to(space)
+        norm_sq = (z * z).sum(-1)
+        zero = norm_sq == 0
+        norm = torch.where(zero, torch.ones_like(norm_sq), norm_sq).sqrt()
+        p = space @ (z / norm.unsqueeze(-1)).mT
+        # |x_s| >= |p|; beyond radius 17 rounding may say otherwise.
+        c_sq = 1 + torch.maximum((space * space).sum(-1, keepdim=True) / k - p * p / k, torch.zeros_like(p))
+        c = c_sq.sqrt()
+        root = k.sqrt()
+        g = torch.asinh(p / (root * c))
+        if self.bias is not None:
+            g = g - self.bias.double() / root
+        return root * torch.where(zero, torch.zeros_like(norm), norm) * _arsinh_of_scaled_sinh(c, g)
+
+
+class FermiDirac(nn.Module):
+    r"""Probability of an edge between two points, :math:`1 / (e^{(d^2 - r) / t} + 1)`, d the geodesic distance.
+
+    Parameters
+    ----------
+    r : float. Squared distance at which the probability is one half.
+    t : float, > 0. Temperature.
+    manifold : Lorentz
+    learnable : bool. Learn r and the logarithm of t.
+
+    References
+    ----------
+    Krioukov et al., "Hyperbolic geometry of complex networks", 2010; Nickel and Kiela, 2017, equation 7.
+
+    Examples
+    --------
+    >>> decoder = FermiDirac(2.0, 1.0, manifold=Lorentz(k=1.0))
+    >>> x = decoder.manifold.origin(3)
+    >>> decoder(x, x)
+    tensor(2.)
+    """
+
+    r: Tensor
+    log_t: Tensor
+
+    def __init__(self, r: float = 2.0, t: float = 1.0, *, manifold: Lorentz, learnable: bool = False) -> None:
+        super().__init__()
+        if not isinstance(manifold, Lorentz):
+            raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
+        if not t > 0:
+            raise ValueError(f"t is a temperature and must be positive, got {t}")
+        self.manifold = manifold
+        for name, number in (("r", torch.tensor(float(r))), ("log_t", torch.tensor(float(t)).log())):
+            if learnable:
+                self.register_parameter(name, nn.Parameter(number))
+            else:
+                self.register_buffer(name, number)
+
+    def extra_repr(self) -> str:
+        """Values of r and t, shown by ``print``."""
+        return f"r={float(self.r.detach()):g}, t={float(self.log_t.detach().exp()):g}"
+
+    def forward(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        """Logits :math:`(r - d^2) / t`, (...), of points (..., d) and (..., d), broadcast, in the dtype of `x`."""
+        k = self.manifold.k.to(x.device)
+        q = math.sqdist(x.double(), y.double(), k=k)
+        # 4k asinh^2(sqrt(q / 4k)) as a smooth function of q: d itself has no derivative at x = y, its square has all.
+        distance_sq = q * math._arsinhc(q / (4 * k)) ** 2
+        return ((self.r.double() - distance_sq) * torch.exp(-self.log_t.double())).to(x.dtype)
+
+    def probability(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        """Probability (...) of an edge, the sigmoid of the logits."""
+        return torch.sigmoid(self(x, y))

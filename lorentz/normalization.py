@@ -1,0 +1,215 @@
+"""Normalisation and dropout of points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import math
+from .manifold import Lorentz
+from .transport import transport_to_origin
+
+__all__ = ["LorentzBatchNorm", "LorentzDropout", "LorentzLayerNorm", "LorentzRMSNorm"]
+
+
+def _check_size(name: str, x: Tensor, dim: int) -> None:
+    if x.shape[-1] != dim:
+        raise ValueError(
+            f"{name} expects points of {dim} coordinates, time first, and got {x.shape[-1]}. "
+            f"Euclidean features of size {dim - 1} become points by manifold.lift(features)."
+        )
+
+
+class _Norm(nn.Module):
+    def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5) -> None:
+        super().__init__()
+        if not isinstance(manifold, Lorentz):
+            raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
+        if dim < 2 or not eps > 0:
+            raise ValueError(f"dim counts the time axis and is at least 2, eps is positive; got dim={dim}, eps={eps}")
+        self.dim, self.eps = dim, eps
+        self.manifold = manifold
+
+    def extra_repr(self) -> str:
+        """Size, shown by ``print``."""
+        return f"{self.dim}, eps={self.eps:g}"
+
+
+class LorentzLayerNorm(_Norm):
+    r"""Layer normalisation of the space coordinates, then a lift.
+
+    With the initial gain 1 the result lies near radius :math:`\sqrt k \operatorname{arsinh}\sqrt{(dim - 1) / k}`.
+
+    Parameters
+    ----------
+    dim : int, >= 2. Size of a point, time axis included.
+    manifold : Lorentz
+    eps : float, > 0, added to the variance
+    bias : bool. Whether a vector is added before the lift.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (dim - 1,), gain and shift of the space coordinates
+    """
+
+    def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__(dim, manifold=manifold, eps=eps)
+        self.weight = nn.Parameter(torch.ones(dim - 1))
+        self.bias = nn.Parameter(torch.zeros(dim - 1)) if bias else None
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
+        _check_size("LorentzLayerNorm", x, self.dim)
+        space = F.layer_norm(math.space_of(x), (self.dim - 1,), self.weight, self.bias, self.eps)
+        return self.manifold.lift(space.to(x.dtype))
+
+
+class LorentzRMSNorm(_Norm):
+    r"""Root-mean-square normalisation of the space coordinates, then a lift: directions stay, radii become alike.
+
+    With the initial gain 1 the result lies near radius :math:`\sqrt k \operatorname{arsinh}\sqrt{(dim - 1) / k}`.
+
+    Parameters
+    ----------
+    dim : int, >= 2. Size of a point, time axis included.
+    manifold : Lorentz
+    eps : float, > 0, added to the mean square
+
+    Attributes
+    ----------
+    weight : Parameter, shape (dim - 1,), gain of the space coordinates
+    """
+
+    def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5) -> None:
+        super().__init__(dim, manifold=manifold, eps=eps)
+        self.weight = nn.Parameter(torch.ones(dim - 1))
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
+        _check_size("LorentzRMSNorm", x, self.dim)
+        space = F.rms_norm(math.space_of(x), (self.dim - 1,), self.weight, self.eps)
+        return self.manifold.lift(space.to(x.dtype))
+
+
+class LorentzBatchNorm(_Norm):
+    r"""Batch normalisation about the centroid: move it to the learned point b and the mean squared distance to g^2.
+
+    .. math:: y = \exp_b\Big(\mathrm{PT}_{o \to b}\big(\tfrac{g}{\sqrt{\sigma^2 + \epsilon}}
+              \mathrm{PT}_{\mu \to o}(\log_\mu x)\big)\Big)
+
+    with :math:`\mu` the centroid of the batch and :math:`\sigma^2` the mean squared geodesic distance to it, or, in
+    evaluation mode, their running values. All dimensions but the last are the batch. Computed in float64.
+
+    Parameters
+    ----------
+    dim : int, >= 2. Size of a point, time axis included.
+    manifold : Lorentz
+    eps : float, > 0, added to the mean squared distance
+    momentum : float in (0, 1], share of the newest batch in the running values; the running mean is moved by a
+        weighted centroid
+
+    Attributes
+    ----------
+    weight : Parameter, scalar, g; at the start 1
+    bias : Parameter, shape (dim - 1,), space coordinates of b; at the start the origin. ``bias.manifold`` is the
+        manifold, by which Riemannian optimisers know it.
+    running_mean, running_var : buffers, shapes (dim - 1,), space coordinates, and ()
+
+    References
+    ----------
+    Lou et al., "Differentiating through the Fréchet Mean", ICML 2020, section 5.1, with the centroid as the mean.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(dim, manifold=manifold, eps=eps)
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum is the share of the newest batch, in (0, 1]; got {momentum}")
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(dim - 1))
+        self.register_buffer("running_mean", torch.zeros(dim - 1))
+        self.register_buffer("running_var", torch.ones(()))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+        self._tag()
+
+    def _tag(self) -> None:
+        self.bias.manifold = self.manifold  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copied or unpickled Parameter has lost its attributes.
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._tag()
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`.
+
+        Raises
+        ------
+        ValueError : in training, one point, which has no spread; call ``eval()`` or give at least 2.
+        """
+        _check_size("LorentzBatchNorm", x, self.dim)
+        points = x.reshape(-1, self.dim).double()
+        if self.training and len(points) == 1:
+            raise ValueError("LorentzBatchNorm cannot train on 1 point; give a batch of at least 2, or call eval()")
+        k = self.manifold.k
+        batch_statistics = self.training and len(points) > 0
+        mean = math.centroid(points, k=k) if batch_statistics else math.lift(self.running_mean.double(), k=k)
+        tangent = transport_to_origin(mean, math.logmap(mean, points, k=k), k=k)
+        if batch_statistics:
+            # At the origin the length of a tangent vector is the Euclidean one, and transport keeps it.
+            var = (tangent * tangent).sum(-1).mean()
+            self._track(mean.detach(), var.detach(), len(points))
+        else:
+            var = self.running_var.double()
+        centre = math.lift(self.bias.double(), k=k)
+        scaled = self.weight.double() / (var + self.eps).sqrt() * tangent
+        # exp_b of a vector transported from o is the boost that takes o to b, applied to exp_o of the vector.
+        y = math.expmap0(scaled, k=k)
+        space, b, root = math.space_of(y), math.space_of(centre), k.to(y).sqrt()
+        share = (y[..., :1] + (b * space).sum(-1, keepdim=True) / (root + centre[..., :1])) / root
+        # The time is derived after rounding to the dtype of x, so that the rounded point is on the hyperboloid.
+        return self.manifold.lift((space + share * b).to(x.dtype)).reshape(x.shape)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, n: int) -> None:
+        k = self.manifold.k.detach()
+        share = mean.new_tensor([1 - self.momentum, self.momentum])
+        both = torch.stack([math.lift(self.running_mean.double(), k=k), mean])
+        self.running_mean.copy_(math.space_of(math.centroid(both, share, k=k)))
+        self.running_var.lerp_((var * n / (n - 1)).to(self.running_var), self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+class LorentzDropout(nn.Module):
+    """Dropout of space coordinates, then a lift.
+
+    Parameters
+    ----------
+    p : float in [0, 1), probability of a coordinate to become 0; the others are divided by ``1 - p``
+    manifold : Lorentz
+    """
+
+    def __init__(self, p: float = 0.5, *, manifold: Lorentz) -> None:
+        super().__init__()
+        if not isinstance(manifold, Lorentz):
+            raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
+        if not 0 <= p < 1:
+            raise ValueError(f"p is a probability in [0, 1), got {p}")
+        self.p = p
+        self.manifold = manifold
+
+    def extra_repr(self) -> str:
+        """Probability, shown by ``print``."""
+        return f"p={self.p:g}"
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
+        return self.manifold.lift(F.dropout(math.space_of(x), self.p, self.training))
