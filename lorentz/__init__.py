@@ -4,7 +4,7 @@ Points are plain tensors ``x = (time, space)`` with ``<x, x>_L = -k``; the curva
 the time axis.
 """
 
-from . import check, math, transport
+from . import check, math, optim, transport
 from .attention import LorentzMultiheadAttention
 from .cache import LorentzCache
 from .check import check_manifold
@@ -14,8 +14,10 @@ from .linear import LorentzLinear
 from .manifold import Lorentz
 from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
 from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
+from .transforms import Boost, LorentzTransform, Rotation, boost, boost_matrix, nearest_lorentz, polar
 
 __all__ = [
+    "Boost",
     "FermiDirac",
     "LearnedPositions",
     "Lorentz",
@@ -28,10 +30,17 @@ __all__ = [
     "LorentzLinear",
     "LorentzMultiheadAttention",
     "LorentzRMSNorm",
+    "LorentzTransform",
+    "Rotation",
     "SinusoidalPositions",
+    "boost",
+    "boost_matrix",
     "check",
     "check_manifold",
     "math",
+    "nearest_lorentz",
+    "optim",
+    "polar",
     "rotary",
     "rotate",
     "shift",

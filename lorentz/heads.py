@@ -189,7 +189,7 @@ class FermiDirac(nn.Module):
         k = self.manifold.k.to(x.device)
         q = math.sqdist(x.double(), y.double(), k=k)
         # 4k asinh^2(sqrt(q / 4k)) as a smooth function of q: d itself has no derivative at x = y, its square has all.
-        distance_sq = q * math._arsinhc(q / (4 * k)) ** 2
+        distance_sq = q * math.arsinhc(q / (4 * k)) ** 2
         return ((self.r.double() - distance_sq) * torch.exp(-self.log_t.double())).to(x.dtype)
 
     def probability(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:

@@ -162,7 +162,7 @@ def dist(
     return _squeeze(length, dim, keepdim).to(x.dtype)
 
 
-def _sinhc(squared: Tensor) -> Tensor:
+def sinhc(squared: Tensor) -> Tensor:
     """sinh(n) / n of n = sqrt(squared); the series below 1e-4 is exact in float64 and has every derivative."""
     small = squared < 1e-4
     n = torch.where(small, torch.ones_like(squared), squared).sqrt()
@@ -170,7 +170,7 @@ def _sinhc(squared: Tensor) -> Tensor:
     return torch.where(small, series, torch.sinh(n) / n)
 
 
-def _arsinhc(squared: Tensor) -> Tensor:
+def arsinhc(squared: Tensor) -> Tensor:
     """asinh(n) / n of n = sqrt(squared)."""
     small = squared < 1e-4
     n = torch.where(small, torch.ones_like(squared), squared).sqrt()
@@ -191,7 +191,7 @@ def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     """
     space = space_of(v, dim=dim).double()
     norm_sq = _sum(space * space, dim) / _scalar(k, space)
-    return lift((_sinhc(norm_sq) * space).to(v.dtype), k=k, dim=dim)
+    return lift((sinhc(norm_sq) * space).to(v.dtype), k=k, dim=dim)
 
 
 def logmap0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
@@ -201,7 +201,7 @@ def logmap0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     """
     space = space_of(x, dim=dim).double()
     norm_sq = _sum(space * space, dim) / _scalar(k, space)
-    v = (_arsinhc(norm_sq) * space).to(x.dtype)
+    v = (arsinhc(norm_sq) * space).to(x.dtype)
     return torch.cat([torch.zeros_like(v.narrow(dim, 0, 1)), v], dim)
 
 
@@ -217,8 +217,8 @@ def expmap(x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim:
     u = _unit_space(v, k, dim)
     u_sq = _sum(u * u, dim)
     norm_sq = (u_sq + _gram(u, s, u_sq, dim)) / (1 + _sum(s * s, dim))
-    half = _sinhc(norm_sq / 4)
-    y = s * (1 + norm_sq / 2 * half * half) + _sinhc(norm_sq) * u
+    half = sinhc(norm_sq / 4)
+    y = s * (1 + norm_sq / 2 * half * half) + sinhc(norm_sq) * u
     return lift((y * _sqrt_k(k, y)).to(x.dtype), k=k, dim=dim)
 
 
@@ -229,7 +229,7 @@ def logmap(x: Float[Tensor, "..."], y: Float[Tensor, "..."], *, k: K = 1.0, dim:
     """
     a, b = _unit_space(x, k, dim), _unit_space(y, k, dim)
     q = _chord(a, b, dim)
-    ratio = _arsinhc(q / 4) / (1 + q / 4).sqrt()
+    ratio = arsinhc(q / 4) / (1 + q / 4).sqrt()
     space = ratio * (b - a - q / 2 * a)
     time = _sum(a * space, dim) / (1 + _sum(a * a, dim)).sqrt()
     return (torch.cat([time, space], dim) * _sqrt_k(k, space)).to(x.dtype)

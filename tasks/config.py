@@ -72,7 +72,7 @@ class TrainConfig:
     lr
         peak learning rate
     optimizer
-        adam, adamw, adagrad or sgd
+        adam, adamw, adagrad or sgd; riemannian_adam or riemannian_sgd step along geodesics where a parameter holds points
     weight_decay
         as the optimiser defines it
     clip

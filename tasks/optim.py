@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from lorentz.optim import RiemannianAdam, RiemannianSGD
+
 from .config import TrainConfig
 from .registry import lookup
 
@@ -32,10 +34,20 @@ def _sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, weight_decay=config.weight_decay, momentum=0.9)
 
 
+def _riemannian_adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return RiemannianAdam(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _riemannian_sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return RiemannianSGD(groups, lr=config.lr, weight_decay=config.weight_decay, momentum=0.9)
+
+
 OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainConfig], Optimizer]] = {
     "adam": _adam,
     "adamw": _adamw,
     "adagrad": _adagrad,
+    "riemannian_adam": _riemannian_adam,
+    "riemannian_sgd": _riemannian_sgd,
     "sgd": _sgd,
 }
 

@@ -1,0 +1,202 @@
+"""What the Riemannian optimisers share: which parameter is which, the rows of sparse gradients, the radius."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import isfinite, sqrt
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from .optim_chart import Chart, chunks, covector
+
+__all__ = ["Group", "Riemannian", "State"]
+
+State = dict[str, Tensor]
+Group = dict[str, Any]
+
+# In units of sqrt(k): where rounding moves a point by about 1e-3, 1e-5 and 0.1; and where chart steps could overflow.
+_DEFAULT_RADIUS = {torch.float32: 10.0, torch.float64: 25.0, torch.float16: 5.0, torch.bfloat16: 4.0}
+_LARGEST_RADIUS = {torch.float32: 14.0, torch.float64: 36.0, torch.float16: 8.0, torch.bfloat16: 8.0}
+
+
+class Riemannian(torch.optim.Optimizer):
+    """Base of the optimisers; a subclass says how points and other numbers move."""
+
+    clipped: int = 0
+
+    def __init__(self, params: Iterable[Any], defaults: Group) -> None:
+        # By parameter, not in the groups: a state_dict holds numbers and tensors only, and a copied parameter forgets.
+        self._manifolds: dict[Tensor, geoopt.Lorentz] = {}
+        super().__init__(params, defaults)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_manifolds": self._manifolds, "clipped": self.clipped}
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group of parameters; see :class:`torch.optim.Optimizer`."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            _check_group(group)
+            for p in group["params"]:
+                manifold = _manifold_of(p)
+                if manifold is not None:
+                    self._manifolds[p] = manifold
+                    self._chart(p, group)
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def _chart(self, p: Tensor, group: Group) -> Chart:
+        k = float(self._manifolds[p].k.detach())
+        largest = _LARGEST_RADIUS[p.dtype] * sqrt(k)
+        radius = group["max_radius"]
+        if radius is None:
+            radius = _DEFAULT_RADIUS[p.dtype] * sqrt(k)
+        elif radius > largest:
+            raise ValueError(
+                f"max_radius={radius:g} is beyond what {p.dtype} can hold at k = {k:g}: at most {largest:g}; "
+                f"use a smaller one or float64 points"
+            )
+        return Chart(k, float(radius))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; `closure`, if given, recomputes the loss and its gradients first. Returns its loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        stopped = 0
+        with torch.no_grad():
+            for group in self.param_groups:
+                plain = []
+                for p in group["params"]:
+                    if p.grad is None:
+                        continue
+                    if p in self._manifolds or p.grad.is_sparse:
+                        stopped += self._rows(p, group)
+                    else:
+                        plain.append(p)
+                if plain:
+                    self._plain(plain, group)
+        self.clipped = stopped
+        return loss
+
+    def _rows(self, p: Tensor, group: Group) -> int:
+        """Step of a parameter of points, or of the rows of a sparse gradient."""
+        manifold, grad, state = self._manifolds.get(p), p.grad, self.state[p]
+        assert grad is not None
+        chart = None if manifold is None else self._chart(p, group)
+        ambient = isinstance(p, geoopt.ManifoldTensor) and chart is not None
+        point = p.detach().as_subclass(Tensor)
+        if not state:
+            if chart is not None:
+                _check_inside(point[..., 1:] if ambient else point, chart)
+            state.update(self._fresh(point[..., 1:] if ambient else point, group, chart))
+        if not grad.is_sparse:
+            _advance(state)
+            if point.ndim == 1:  # a single point: a table of one row
+                grad, point = grad.unsqueeze(0), point.unsqueeze(0)
+                return self._move(
+                    point, grad, {n: t.unsqueeze(0) if t.ndim else t for n, t in state.items()}, group, chart, ambient
+                )
+            return self._move(point, grad, state, group, chart, ambient)
+        if grad.sparse_dim() != 1 or grad.ndim < 2:
+            raise ValueError(
+                f"sparse gradients are taken by rows (one sparse dimension, as nn.Embedding(sparse=True) gives); "
+                f"got {grad.sparse_dim()} sparse of {grad.ndim} dimensions"
+            )
+        if state["step"].ndim == 0:  # from now on every row counts its own steps
+            state["step"] = state["step"].to(p.device).repeat(len(p), *[1] * (p.ndim - 1))
+        grad = grad.coalesce()
+        rows = grad.indices()[0]
+        part, taken = point.index_select(0, rows), {n: t.index_select(0, rows) for n, t in state.items()}
+        _advance(taken)
+        stopped = self._move(part, grad.values(), taken, group, chart, ambient)
+        point.index_copy_(0, rows, part)
+        for name, value in taken.items():
+            state[name].index_copy_(0, rows, value)
+        return stopped
+
+    def _move(self, point: Tensor, grad: Tensor, state: State, group: Group, chart: Chart | None, ambient: bool) -> int:
+        stopped = 0
+        named = {n: t for n, t in state.items() if t.ndim}
+        for x, g, *values in chunks(point, grad, *named.values()):
+            part = {**state, **dict(zip(named, values, strict=True))}
+            if chart is None:
+                self._euclidean_(x, g, part, group)
+                continue
+            s = x[..., 1:] if ambient else x
+            h = covector(g, s, chart.k) if ambient else g
+            if s.dtype in (torch.float16, torch.bfloat16):
+                wide = {n: t.float() for n, t in part.items()}
+                work = s.float()
+                stopped += self._riemannian_(work, h.float(), wide, group, chart)
+                s.copy_(work)
+                for name in named:
+                    part[name].copy_(wide[name])
+            else:
+                stopped += self._riemannian_(s, h, part, group, chart)
+            if ambient:
+                x[..., 0] = (chart.k + s.square().sum(-1)).sqrt()
+        return stopped
+
+    def _fresh(self, space: Tensor, group: Group, chart: Chart | None) -> State:
+        raise NotImplementedError
+
+    def _riemannian_(self, space: Tensor, h: Tensor, state: State, group: Group, chart: Chart) -> int:
+        raise NotImplementedError
+
+    def _euclidean_(self, x: Tensor, g: Tensor, state: State, group: Group) -> None:
+        raise NotImplementedError
+
+    def _plain(self, params: list[Tensor], group: Group) -> None:
+        raise NotImplementedError
+
+
+def _advance(state: State) -> None:
+    state["step"] += 1
+
+
+def _check_group(group: Group) -> None:
+    for name in ("lr", "weight_decay", "eps"):
+        if name in group and not (isfinite(group[name]) and group[name] >= 0):
+            raise ValueError(f"{name} is a number >= 0, got {group[name]}")
+    for name, value in (
+        *zip(("beta1", "beta2"), group.get("betas", ()), strict=False),
+        ("momentum", group.get("momentum", 0)),
+    ):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} is in [0, 1), got {value}")
+    radius = group["max_radius"]
+    if radius is not None and not (isfinite(radius) and radius > 0):
+        raise ValueError(f"max_radius is a positive number or None for the default of the dtype, got {radius}")
+
+
+def _manifold_of(p: Tensor) -> geoopt.Lorentz | None:
+    manifold = getattr(p, "manifold", None)
+    if manifold is None or isinstance(manifold, geoopt.Euclidean):
+        return None
+    if not isinstance(manifold, geoopt.Lorentz):
+        raise TypeError(
+            f"lorentz.optim moves points of lorentz.Lorentz or geoopt.Lorentz; a parameter of shape {tuple(p.shape)} is on "
+            f"{manifold!r}: give it to geoopt.optim instead"
+        )
+    if p.dtype not in _DEFAULT_RADIUS:
+        raise TypeError(f"points are real floating-point numbers, got a parameter of {p.dtype}")
+    return manifold
+
+
+def _check_inside(space: Tensor, chart: Chart) -> None:
+    wide = space.double()
+    norm = torch.linalg.vector_norm(wide, dim=-1)
+    outside = int((norm > chart.max_norm * (1 + 4 * torch.finfo(space.dtype).eps)).sum())
+    if outside:
+        farthest = float((norm / sqrt(chart.k)).asinh().max()) * sqrt(chart.k)
+        raise ValueError(
+            f"{outside} of {norm.numel()} points of a parameter of shape {tuple(space.shape)} lie beyond max_radius "
+            f"{chart.max_radius:g}, the farthest at {farthest:.4g}: bring them in or pass a larger max_radius"
+        )
