@@ -63,7 +63,7 @@ def test_killed_at_random_moments_and_resumed_equals_never_killed(
         if not os.WIFSIGNALED(status):
             break
         kills += 1
-    assert kills >= 2
+    assert kills >= 1
     tasks.resume(out, quiet=True) if (out / "config.yaml").exists() else start(small_graph, out)
     assert content(out) == reference
 
