@@ -18,6 +18,7 @@ from tasks.config import load_recipe
 from .common import row, save
 
 TARGETS = {"paper_mrr": 0.47}
+STANDARD = ("mrr", "hits@10", "hits@1")
 LIMIT = 40.0  # minutes
 
 
@@ -29,10 +30,27 @@ def main() -> None:
     seeds = parse_seeds(options.seeds)
     results = [run("kg", recipe="kg/wn18rr-32", seed=seed, runs=options.runs) for seed in seeds]
     twins = [run("kg", recipe="kg/wn18rr-32", seed=seed, runs=options.runs, model={"scorer": "mure"}) for seed in seeds]
+    # End to end in the standard protocol: true triples of valid and test may serve as negatives, and select by its own MRR.
+    standard = [
+        run(
+            "kg",
+            recipe="kg/wn18rr-32",
+            seed=seed,
+            runs=options.runs,
+            negatives={"filter": "train"},
+            monitor="mrr",
+            train={"epochs": 100, "threads": 2},
+        )
+        for seed in seeds
+    ]
     published = {r["metric"]: r["value"] for r in load_recipe(recipes()["kg/wn18rr-32"])[1]}
     rows = []
-    for title, group in (("HyboNet", results), ("MuRE, its Euclidean twin", twins)):
-        for metric in ("paper_mrr", "paper_hits@10", "paper_hits@1", "mrr", "hits@10", "hits@1"):
+    for title, group in (
+        ("HyboNet", results),
+        ("MuRE, its Euclidean twin", twins),
+        ("HyboNet, standard protocol throughout, 100 epochs on 2 threads", standard),
+    ):
+        for metric in STANDARD if group is standard else ("paper_mrr", "paper_hits@10", "paper_hits@1", *STANDARD):
             values = [result.metrics["test"][metric] for result in group]
             target = TARGETS.get(metric) if group is results else None
             rows.append(
