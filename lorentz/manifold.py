@@ -16,8 +16,8 @@ __all__ = ["Lorentz"]
 class Lorentz(geoopt.Lorentz):  # type: ignore[misc]
     r"""The hyperboloid :math:`\{x : \langle x, x\rangle_L = -k,\ x_0 > 0\}` of curvature :math:`-1/k`.
 
-    A ``geoopt.Lorentz`` whose distance, exponential and logarithm neither cancel nor return NaN (see ``lorentz.math``),
-    so it works with geoopt's optimisers and parameters.
+    A ``geoopt.Lorentz`` whose distance, and exponential and logarithm at the origin, keep full float32 precision to radius
+    20 (see ``lorentz.math`` for these and for the limits of the rest); it works with geoopt's optimisers and parameters.
 
     Parameters
     ----------
