@@ -1,76 +1,164 @@
-"""Forward and backward time of Lorentz layers over their Euclidean counterparts, interleaved in one process.
+"""Forward and backward time, and peak memory, of Lorentz layers over their Euclidean counterparts.
 
-    python -m benchmarks.lorentz_speed [--repeats 41]
+    python -m benchmarks.lorentz_speed [--repeats 41] [--device cuda --dtype bfloat16]
 
-One thread, process CPU time, medians, float32, no dropout.
+Whole steps, interleaved in one process, one thread, process CPU time (wall-clock time between synchronisations on a
+GPU), medians. The twin of an attention layer on H^256 (257 coordinates, heads of 64 and their times) is one of 256
+coordinates with query, key, value and output maps around the same kernel. Peak memory is the growth of the resident set
+in a fresh process each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorentz import Lorentz, LorentzLinear
+from lorentz import Lorentz, LorentzLinear, LorentzMultiheadAttention
 from lorentz.linear import VARIANTS
 
 from .common import row, save
 
-BATCH = 4096
-# width: (reference implementation of the paper over nn.Linear, target)
+ROWS = 4096
+# width: (the paper's code over nn.Linear, target)
 LINEAR = {64: (2.08, 1.5), 256: (1.58, 1.12), 512: (1.34, 1.10)}
+# sequence length: (the paper's code over Euclidean attention, target)
+ATTENTION = {128: (1.89, 1.35), 512: (2.84, 1.25), 1024: (4.13, 1.15)}
+BATCH, WIDTH, HEADS = 4, 256, 4
+MEMORY = (12.0, 2.0)
+
+
+class EuclideanAttention(nn.Module):
+    """Multi-head attention of the same depth, maps and kernel."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from (batch, length, dim) to itself."""
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        return self.out(F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout).transpose(1, 2).flatten(-2))
+
+
+def pair(length: int, dropout: float, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    """Calls of a Lorentz attention layer and its Euclidean twin on features of the same spread."""
+    manifold = Lorentz()
+    features = torch.randn(BATCH, length, WIDTH, device=device, dtype=dtype) / WIDTH**0.5
+    lorentz = LorentzMultiheadAttention(WIDTH + 1, HEADS, manifold=manifold, dropout=dropout)
+    euclid = EuclideanAttention(WIDTH, HEADS, dropout)
+    return {
+        "lorentz": partial(lorentz.to(device, dtype), manifold.lift(features).requires_grad_()),
+        "euclid": partial(euclid.to(device, dtype), features.clone().requires_grad_()),
+    }
 
 
 def ratios(calls: dict[str, Callable[[], Tensor]], base: str, repeats: int) -> dict[str, float]:
     """Median time of forward and backward of each call over that of `base`."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     gradients = {name: torch.randn_like(call().detach()) for name, call in calls.items()}
-    for _ in range(repeats):
+    on_gpu = next(iter(gradients.values())).is_cuda
+    clock = time.perf_counter if on_gpu else time.process_time
+    for turn in range(repeats + 3):
         for name, call in calls.items():
-            start = time.process_time()
+            start = clock()
             call().backward(gradients[name])
-            times[name].append(time.process_time() - start)
+            if on_gpu:
+                torch.cuda.synchronize()
+            if turn >= 3:
+                times[name].append(clock() - start)
     return {name: median(values) / median(times[base]) for name, values in times.items()}
 
 
+def peak(name: str, length: int, device: str, dtype: torch.dtype) -> float:
+    """Growth in MiB of the resident set of this process over one forward and backward."""
+    torch.manual_seed(0)
+    if device == "cuda":
+        call = pair(length, 0.0, device, dtype)[name]
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call().sum().backward()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    warm = pair(8, 0.0, device, dtype)[name]
+    warm().sum().backward()
+    call = pair(length, 0.0, device, dtype)[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call().sum().backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def fresh_peak(name: str, length: int, device: str, dtype: str) -> float:
+    """The same in a fresh process, median of three."""
+    command = [sys.executable, "-m", "benchmarks.lorentz_speed", "--device", device, "--dtype", dtype]
+    command += ["--peak", name, str(length)]
+    return median(
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)
+    )
+
+
+def compared(what: str, value: float, repeats: int, reference: float | None, target: float | None) -> dict[str, object]:
+    """Result row of a ratio, printed."""
+    print(f"{what}: {value:.2f} (reference {reference}, target {target})", flush=True)
+    met = None if target is None else value <= target
+    return row(what, round(value, 3), "ratio", n=repeats, reference=reference, target=target, met=met)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=41)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--peak", nargs=2, metavar=("LAYER", "LENGTH"), help="print the peak of one step alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    dtype = getattr(torch, options.dtype)
+    if options.peak:
+        print(peak(options.peak[0], int(options.peak[1]), options.device, dtype))
+        return
     manifold = Lorentz()
+    place = "" if options.device == "cpu" else f", {torch.cuda.get_device_name()}, {options.dtype}"
     rows = []
     for width, (reference, target) in LINEAR.items():
-        x = manifold.lift(torch.randn(BATCH, width - 1) / width**0.5).requires_grad_()
+        features = torch.randn(ROWS, width - 1, device=options.device, dtype=dtype) / width**0.5
+        x = manifold.lift(features).requires_grad_()
         layers: dict[str, nn.Module] = {
             name: LorentzLinear(width, width, manifold=manifold, variant=name) for name in VARIANTS
         }
         layers["nn.Linear"] = nn.Linear(width, width)
-        calls: dict[str, Callable[[], Tensor]] = {name: partial(layer, x) for name, layer in layers.items()}
+        calls: dict[str, Callable[[], Tensor]] = {
+            name: partial(layer.to(options.device, dtype), x) for name, layer in layers.items()
+        }
         measured = ratios(calls, "nn.Linear", options.repeats)
         for name in VARIANTS:
-            ratio = measured[name]
-            print(
-                f"LorentzLinear {name}, {width} wide: {ratio:.2f} x nn.Linear (reference {reference}, target {target})"
-            )
-            rows.append(
-                row(
-                    f"LorentzLinear {name} forward + backward over nn.Linear, batch {BATCH}, {width} wide",
-                    round(ratio, 3),
-                    "ratio",
-                    n=options.repeats,
-                    reference=reference,
-                    target=target,
-                    met=ratio <= target,
-                )
-            )
-    print(save("lorentz_speed", "python -m benchmarks.lorentz_speed", rows, threads=1))
+            what = f"LorentzLinear {name} forward + backward over nn.Linear, batch {ROWS}, {width} wide{place}"
+            rows.append(compared(what, measured[name], options.repeats, reference, target))
+    for dropout in (0.0, 0.1):
+        for length, (reference, target) in ATTENTION.items():
+            repeats = max(options.repeats // (1 if length < 512 else 2), 20)
+            value = ratios(pair(length, dropout, options.device, dtype), "euclid", repeats)["lorentz"]
+            what = f"attention forward + backward over Euclidean attention, S = {length}, dropout {dropout}{place}"
+            known = (reference, target) if dropout == 0 else (None, None)
+            rows.append(compared(what, value, repeats, *known))
+    peaks = {name: fresh_peak(name, 1024, options.device, options.dtype) for name in ("lorentz", "euclid")}
+    print(f"peak growth in MiB: {peaks}")
+    what = f"peak memory of attention over Euclidean attention, S = 1024{place}"
+    rows.append(compared(what, peaks["lorentz"] / peaks["euclid"], 3, *MEMORY))
+    name = "lorentz_speed" if options.device == "cpu" else "lorentz_speed_gpu"
+    print(save(name, "python -m benchmarks.lorentz_speed", rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -2,82 +2,52 @@
 
 from __future__ import annotations
 
-from math import log
-from typing import Any
+from math import log, prod
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from . import math
 from .cache import LorentzCache
+from .fused import free_heads
+from .fused_heads import merge_heads
+from .kernel import attend, weights, wide
 from .linear import LorentzLinear
 from .manifold import Lorentz
+from .masks import join_masks
 from .positional import rotate
 
 __all__ = ["LorentzMultiheadAttention"]
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+class _Heads(LorentzLinear):
+    """Unbounded map to one point of every head, (..., num_heads, n + 1)."""
 
+    returns_points: bool = True
 
-def _causal(queries: int, keys: int, offset: int, device: torch.device) -> Tensor:
-    """(queries, keys): whether query i, the token at position offset + i, may see key j."""
-    return torch.arange(keys, device=device) <= torch.arange(queries, device=device)[:, None] + offset
+    def __init__(self, dim: int, num_heads: int, *, manifold: Lorentz, bias: bool) -> None:
+        super().__init__(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
+        self.num_heads = num_heads
 
-
-def _weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Attention weights (b, h, s, t) by the plain formula, in at least float32."""
-    logits = _wide(q) @ _wide(k).mT
-    if causal:
-        logits = logits.masked_fill(~_causal(q.shape[-2], k.shape[-2], 0, q.device), -torch.inf)
-    if mask is not None:
-        logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, -torch.inf)
-    return logits.softmax(-1)
-
-
-class _TwiceDifferentiable(torch.autograd.Function):
-    """Identity on what the fused kernel returned; a backward pass that builds a graph takes the plain formula.
-
-    The kernel has a first derivative only. An ordinary backward pass hands the gradient on to it and costs nothing.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        return out.view_as(out)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:5])
-        ctx.causal = inputs[5]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            return grad, None, None, None, None, None
-        q, k, v, mask = ctx.saved_tensors
-        grad = _wide(grad)
-        weights = _weights(q, k, mask, ctx.causal)
-        along = grad @ _wide(v).mT
-        slope = weights * (along - (weights * along).sum(-1, keepdim=True))
-        to_mask = slope.sum_to_size(mask.shape).to(mask.dtype) if ctx.needs_input_grad[4] else None
-        to_q, to_k, to_v = slope @ _wide(k), slope.mT @ _wide(q), weights.mT @ grad
-        return None, to_q.to(q.dtype), to_k.to(k.dtype), to_v.to(v.dtype), to_mask, None
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=1.0)
-    # Compiled code has no second derivative at all, and with dropout the kernel's own choice of weights is not known.
-    if dropout > 0 or torch.compiler.is_compiling() or not out.requires_grad:
-        return out
-    twice: Tensor = _TwiceDifferentiable.apply(out, q, k, v, mask, causal)  # type: ignore[no-untyped-call]
-    return twice
+    def forward(self, x: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
+        """Points of the heads in the dtype of `x`, or, for a query, ``factor * (-time, space)``."""
+        h = self._input(x)
+        sign = 1 if factor is None else -1
+        if not self._fits(h):
+            points = self.manifold.lift(wide(self._plain(h, addend)).view(*h.shape[:-1], self.num_heads, -1))
+            if factor is not None:
+                points = factor * torch.cat([-points[..., :1], points[..., 1:]], -1)
+            return points.to(x.dtype)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        k = self.manifold.k.to(h)
+        if factor is not None:  # on the parameters, which are smaller than the points
+            factor = factor.to(h)
+            weight, k = weight * factor, k * factor * factor
+            bias = None if bias is None else bias * factor
+            addend = None if addend is None else addend * factor
+        return free_heads(h, weight, bias, addend=addend, k=k, heads=self.num_heads, sign=sign)
 
 
 class LorentzMultiheadAttention(nn.Module):
@@ -159,9 +129,10 @@ class LorentzMultiheadAttention(nn.Module):
             )
         self.dim, self.num_heads, self.dropout, self.rotary_base = dim, num_heads, dropout, rotary_base
         self.manifold = manifold
-        self.query = LorentzLinear(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
-        self.key = LorentzLinear(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
-        self.value = LorentzLinear(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
+        self.query = _Heads(dim, num_heads, manifold=manifold, bias=bias)
+        self.query.returns_points = False  # with a factor, as forward calls it
+        self.key = _Heads(dim, num_heads, manifold=manifold, bias=bias)
+        self.value = _Heads(dim, num_heads, manifold=manifold, bias=bias)
         self.out = LorentzLinear(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
         self.log_scale = nn.Parameter(torch.tensor(log(2 * size**0.5)))
 
@@ -208,29 +179,28 @@ class LorentzMultiheadAttention(nn.Module):
         offset = 0 if cache is None or key is not None else cache.length
         q, k, v = self._project(query, key, value, cache, offset)
         causal = is_causal and not (key is None and length == 1 and k.shape[-2] == offset + 1)
-        mask, dead, causal = self._mask(attn_mask, key_padding_mask, causal, offset, (*batch, length, k.shape[-2]), q)
+        shape = (*batch, self.num_heads, length, k.shape[-2])
+        mask, dead, causal = join_masks(
+            attn_mask, key_padding_mask, causal=causal, offset=offset, shape=shape, dtype=q.dtype, device=q.device
+        )
         p = self.dropout if self.training else 0.0
         if p > 0:  # a column of ones in the values sums the weights that are left
             q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
-        weights = _weights(q, k, mask, causal) if need_weights else None
-        a = _wide(_fused(q, k, v, mask, causal, p)) if weights is None else F.dropout(weights, p, p > 0) @ _wide(v)
+        w = weights(q, k, mask, causal) if need_weights else None
+        a = wide(attend(q, k, v, mask, causal, p)) if w is None else F.dropout(w, p, p > 0) @ wide(v)
         if p > 0:
             left = a[..., -1:]
             a = a[..., :-1] / torch.where(left == 0, torch.ones_like(left), left)
-        kk = self.manifold.k.to(a)
-        time, space = a[..., :1], a[..., 1:]
-        norm_sq = torch.maximum(time * time - (space * space).sum(-1, keepdim=True), kk)
-        space = space * (kk / norm_sq).sqrt()
+        merged = merge_heads(a, k=self.manifold.k.to(a), dead=dead).reshape(*batch, length, self.dim)
+        y: Tensor = self.out(merged.to(query.dtype), addend=addend)
         if dead is not None:
-            space = space.masked_fill(dead, 0)
-            weights = None if weights is None else weights.masked_fill(dead, 0)
-        merged = space.transpose(1, 2).flatten(-2).reshape(*batch, length, self.dim - 1).to(query.dtype)
-        y = self.out(self.manifold.lift(merged), addend=addend)
-        if dead is not None:
-            nothing = torch.zeros_like(merged) if addend is None else addend.to(merged)
+            nothing = torch.zeros_like(y[..., 1:]) if addend is None else addend.to(y)
             row = dead.all(1).expand(len(q), length, 1).reshape(*batch, length, 1)
             y = torch.where(row, self.manifold.lift(nothing), y)
-        return y if weights is None else (y, weights.reshape(*batch, *weights.shape[1:]).to(query.dtype))
+        if w is None:
+            return y
+        w = w if dead is None else w.masked_fill(dead, 0)
+        return y, w.reshape(shape).to(query.dtype)
 
     def _check(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> None:
         if value is not None and key is None:
@@ -242,11 +212,14 @@ class LorentzMultiheadAttention(nn.Module):
                     f"of {x.shape[-1]}. Euclidean features of size {self.dim - 1} become points by manifold.lift."
                 )
 
-    def _split(self, x: Tensor) -> Tensor:
-        """Space part of points (..., S, dim) by head, (b, h, S, size), in at least float32."""
-        space = _wide(math.space_of(x))
-        heads = space.reshape(x.shape[:-2].numel(), x.shape[-2], self.num_heads, (self.dim - 1) // self.num_heads)
-        return heads.transpose(1, 2)
+    def _arrange(self, heads: Tensor, offset: int | None) -> Tensor:
+        """Heads' points (..., s, h, size + 1) as (b, h, s, size + 1), rotated by position where an `offset` is given."""
+        *batch, length, count, size = heads.shape
+        heads = heads.reshape(prod(batch), length, count, size).transpose(1, 2)
+        if offset is None or self.rotary_base is None:
+            return heads
+        positions = torch.arange(offset, offset + length, device=heads.device)
+        return torch.cat([heads[..., :1], rotate(heads[..., 1:], positions, base=self.rotary_base)], -1)
 
     def _project(
         self, query: Tensor, key: Tensor | None, value: Tensor | None, cache: LorentzCache | None, offset: int
@@ -258,13 +231,7 @@ class LorentzMultiheadAttention(nn.Module):
         if cache is not None and cache.length and cache.fixed != cross:
             held = "a memory (cross-attention)" if cache.fixed else "earlier tokens (self-attention)"
             raise ValueError(f"this cache holds {held}; give every attention layer a cache of its own, or reset() it")
-        s = self._split(self.query(query))
-        if self.rotary_base is not None:
-            positions = torch.arange(offset, offset + s.shape[-2], device=s.device)
-            s = rotate(s, positions, base=self.rotary_base)
-        factor = 2 * torch.exp(-self.log_scale.to(s))
-        time = (self.manifold.k.to(s) + (s * s).sum(-1, keepdim=True)).sqrt()
-        q = torch.cat([-factor * time, factor * s], -1).to(query.dtype)
+        q = self._arrange(self.query(query, factor=2 * torch.exp(-self.log_scale)), offset)
         if cache is not None and cross and cache.length:
             if key is not None and key.shape[-2] != cache.length:
                 raise ValueError(
@@ -272,59 +239,9 @@ class LorentzMultiheadAttention(nn.Module):
                 )
             return q, *cache.read()
         key = query if key is None else key
-        ks, vs = self._split(self.key(key)), self._split(self.value(key if value is None else value))
-        if self.rotary_base is not None:
-            ks = rotate(ks, positions, base=self.rotary_base)
-        k = self.manifold.lift(ks).to(key.dtype)
-        v = self.manifold.lift(vs).to(key.dtype)
+        k = self._arrange(self.key(key), offset)
+        v = self._arrange(self.value(key if value is None else value), None)
         if cache is not None:
             k, v = cache.append(k, v)
             cache.fixed = cross
         return q, k, v
-
-    def _mask(
-        self,
-        attn_mask: Tensor | None,
-        padding: Tensor | None,
-        causal: bool,
-        offset: int,
-        shape: tuple[int, ...],
-        q: Tensor,
-    ) -> tuple[Tensor | None, Tensor | None, bool]:
-        """One mask (b|1, h|1, S|1, T) for the kernel, the rows (..., 1) it leaves nothing, and the kernel's own flag."""
-        *batch, length, keys = shape
-        keep: Tensor | None = None
-        bias: Tensor | None = None
-        for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", padding)):
-            if mask is None:
-                continue
-            given = tuple(mask.shape)
-            full = (*batch, self.num_heads, length, keys) if name == "attn_mask" else (*batch, keys)
-            if mask.dtype != torch.bool and not mask.is_floating_point():
-                raise TypeError(
-                    f"{name} is bool (True: attend) or additive floats, got {mask.dtype}; use {name}.bool()"
-                )
-            if len(given) > len(full) or any(m not in (1, n) for m, n in zip(given[::-1], full[::-1], strict=False)):
-                raise ValueError(f"{name} of shape {given} does not broadcast to {tuple(full)}")
-            if name == "key_padding_mask":
-                mask = mask.broadcast_to(full).reshape(len(q), 1, 1, keys)
-            elif mask.ndim > 3:
-                mask = mask.broadcast_to((*batch, *given[-3:])).reshape(len(q), *given[-3:])
-            else:
-                mask = mask.reshape((1,) * (4 - mask.ndim) + given)
-            if mask.is_floating_point():
-                bias = mask.to(q.dtype) if bias is None else bias + mask.to(q.dtype)
-                mask = ~(mask <= torch.finfo(mask.dtype).min / 2)
-            keep = mask if keep is None else keep & mask
-        if keep is None:
-            if keys == 0:
-                return None, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=q.device), False
-            if causal and offset:
-                return _causal(length, keys, offset, q.device), None, False
-            return None, None, causal
-        if causal:
-            keep = keep & _causal(length, keys, offset, q.device)
-        dead = ~keep.any(-1, keepdim=True)
-        if bias is None:
-            return keep | dead, dead, False  # a row that sees nothing is let see, and its result replaced
-        return bias.masked_fill(~keep, -torch.inf).masked_fill(dead, 0), dead, False

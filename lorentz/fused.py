@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 
 from .math import NO_DIRECTION
 
-__all__ = ["bounded_linear", "free_linear"]
+__all__ = ["bounded_linear", "free_heads", "free_linear"]
 
 
 def _preactivation(x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None) -> Tensor:
@@ -32,10 +32,7 @@ def _norm(gate: Tensor, k: Tensor, of_time: bool) -> Tensor:
 
 def _ratio(length: Tensor, norm: Tensor) -> Tensor:
     """Quotient norm / length; 0 where there is no direction (the origin results), NaN where the length overflowed."""
-    flat = length < NO_DIRECTION
-    return torch.where(
-        flat, torch.zeros_like(norm), norm / torch.where(flat, torch.ones_like(length), length) + 0 * length
-    )
+    return (norm / length).masked_fill(length < NO_DIRECTION, 0) + 0 * length
 
 
 class _BoundedLinear(torch.autograd.Function):
@@ -59,7 +56,7 @@ class _BoundedLinear(torch.autograd.Function):
         length = torch.linalg.vector_norm(y[..., 1:], dim=-1, keepdim=True)
         ratio = _ratio(length, norm)
         y *= ratio
-        y[..., :1] = (k + torch.where(ratio == 0, torch.zeros_like(norm), norm) ** 2).sqrt()
+        y[..., :1] = (ratio * length).square_().add_(k).sqrt_()
         return y, ratio, gate
 
     @staticmethod
@@ -78,10 +75,8 @@ class _BoundedLinear(torch.autograd.Function):
             gate = torch.sigmoid(z[..., :1])
             squared = (z[..., 1:] * z[..., 1:]).sum(-1, keepdim=True)
             flat = squared < NO_DIRECTION**2
-            length = torch.where(
-                flat, torch.zeros_like(squared), torch.where(flat, torch.ones_like(squared), squared).sqrt()
-            )
-            ratio = _ratio(length, _norm(scale * gate, k, ctx.of_time))
+            length = squared.masked_fill(flat, 1).sqrt()
+            ratio = (_norm(scale * gate, k, ctx.of_time) / length).masked_fill(flat, 0)
             space = ratio * z[..., 1:]
             time = (k + (space * space).sum(-1, keepdim=True)).sqrt()
             y = torch.cat([time, space], -1)
@@ -97,19 +92,18 @@ def _through_norm(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """From D = <g_s, s>: the weight of y in dL/dz, dL/dz_0, and the parts of dL/dscale and dL/dk, all (..., 1)."""
     scale, k = inputs[4], inputs[5]
-    time = y[..., :1]
     flat = ratio == 0  # at the origin without a direction nothing flows back
     bound = scale * gate
-    safe = torch.where(flat, torch.ones_like(time), _norm(bound, k, of_time) ** 2)
-    along = torch.where(flat, torch.zeros_like(along), along)
-    to_norm = along / safe + torch.where(flat, torch.zeros_like(time), grad_time / time)  # dL/dm / m
-    # m dm/dbound is the bound itself, or the time t = bound + 1.1 sqrt(k) of m^2 = t^2 - k.
-    lever = bound + 1.1 * k.sqrt() if of_time else bound
-    to_gate = to_norm * lever
-    to_k = grad_time / (2 * time)  # T = sqrt(k + m^2)
-    if of_time:  # m dm/dk = 1.1 t / (2 sqrt(k)) - 1/2
-        to_k = to_k + to_norm * (lever * 1.1 / (2 * k.sqrt()) - 0.5)
-    return ratio * along / safe, to_gate * bound * (1 - gate), to_gate * gate, to_k
+    norm = _norm(bound, k, of_time)
+    norm_sq = (norm * norm).masked_fill(flat, 1)
+    slope = grad_time / y[..., :1]
+    level = torch.addcmul(along, slope, norm_sq).masked_fill(flat, 0)  # m dL/dm
+    to_k = slope / 2  # T = sqrt(k + m^2)
+    if of_time:  # m^2 = t^2 - k of t = bound + 1.1 sqrt(k): m dm/dbound = t, m dm/dk = 1.1 t / (2 sqrt(k)) - 1/2
+        to_norm, time = level / norm_sq, bound + 1.1 * k.sqrt()
+        to_k = to_k + to_norm * (time * 1.1 / (2 * k.sqrt()) - 0.5)
+        level = to_norm * time * bound
+    return along * ratio / norm_sq, level * (1 - gate), level / scale, to_k
 
 
 def _gradients(ctx: Any, inputs: Inputs, y: Tensor, ratio: Tensor, gate: Tensor, grad: Tensor) -> tuple[Any, ...]:
@@ -155,47 +149,63 @@ def _gradients_at_once(
 
 
 class _FreeLinear(torch.autograd.Function):
-    """``lift(x W^T + b + addend)``: with T the time of the result, ``dL/dz = g_s + g_t z / T`` and ``dL/dk = g_t / 2T``."""
+    """``lift(x W^T + b + addend)`` of every head: ``dL/dz = g_s + g_t z / T`` and ``dL/dk = g_t / 2T``, T the time.
+
+    Both hold for a time of either sign.
+    """
 
     saved_exact: tuple[str, ...] = ("y",)
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, k: Tensor) -> Tensor:
-        # A row of zeros in front leaves room for the time, so that the result is written once.
-        y = F.linear(x, F.pad(weight, (0, 0, 1, 0)), None if bias is None else F.pad(bias, (1, 0)))
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, k: Tensor, heads: int, sign: int
+    ) -> Tensor:
+        # A row of zeros before every head leaves room for its time, so that the result is written once.
+        rows = F.pad(weight.view(heads, -1, weight.shape[-1]), (0, 0, 1, 0)).flatten(0, 1)
+        column = None if bias is None else F.pad(bias.view(heads, -1), (1, 0)).flatten()
+        y = F.linear(x, rows, column)
+        y = y.view(*y.shape[:-1], heads, y.shape[-1] // heads)
+        space = y[..., 1:]
         if addend is not None:
-            y[..., 1:] += addend
-        y[..., :1] = (k + torch.linalg.vector_norm(y[..., 1:], dim=-1, keepdim=True) ** 2).sqrt()
+            space += addend.reshape(space.shape)
+        time = torch.linalg.vector_norm(space, dim=-1, keepdim=True).square_().add_(k).sqrt_()
+        y[..., :1] = time if sign > 0 else time.neg_()
         return y
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+        x, weight, bias, addend = inputs[:4]
+        ctx.save_for_backward(x, weight, output)
+        ctx.absent = bias is None, addend is None  # type: ignore[attr-defined]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, weight, bias, addend, k, y = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            z = F.linear(x, weight, bias) if addend is None else F.linear(x, weight, bias) + addend
-            time = (k + (z * z).sum(-1, keepdim=True)).sqrt()
-        else:
-            z, time = y[..., 1:], y[..., :1]
-        slope = grad[..., :1] / time
-        grad_z = torch.addcmul(grad[..., 1:], z, slope)
+        x, weight, y = ctx.saved_tensors  # the result is part of the graph: a second derivative goes through it
+        slope = grad[..., :1] / y[..., :1]
+        grad_z = torch.addcmul(grad[..., 1:], y[..., 1:], slope).flatten(-2)
         rows = grad_z.reshape(-1, grad_z.shape[-1])
         need = ctx.needs_input_grad
         return (
             grad_z @ weight if need[0] else None,
             rows.T @ x.reshape(-1, x.shape[-1]) if need[1] else None,
-            rows.sum(0) if bias is not None and need[2] else None,
-            grad_z if addend is not None and need[3] else None,
+            rows.sum(0) if need[2] and not ctx.absent[0] else None,
+            grad_z if need[3] and not ctx.absent[1] else None,
             slope.sum() / 2 if need[4] else None,
+            None,
+            None,
         )
 
 
 def free_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tensor | None, k: Tensor) -> Tensor:
     """Point ``lift(x W^T + b + addend)``, the weight without a time row. All tensors in one dtype; `k` scalar."""
-    y: Tensor = _FreeLinear.apply(x, weight, bias, addend, k)  # type: ignore[no-untyped-call]
+    return free_heads(x, weight, bias, addend=addend, k=k, heads=1).squeeze(-2)
+
+
+def free_heads(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tensor | None, k: Tensor, heads: int, sign: int = 1
+) -> Tensor:
+    """The same with the space coordinates split into heads: points (..., heads, n + 1), the times of the given sign."""
+    y: Tensor = _FreeLinear.apply(x, weight, bias, addend, k, heads, sign)  # type: ignore[no-untyped-call]
     return y
 
 

@@ -117,7 +117,10 @@ class LorentzLinear(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "*batch in_features"], *, addend: Float[Tensor, "*batch space"] | None = None
+        self,
+        x: Float[Tensor, "*batch in_features"],
+        *,
+        addend: Float[Tensor, "*batch space"] | None = None,
     ) -> Float[Tensor, "*batch out_features"]:
         """Map points (..., in_features) to points (..., out_features), in the dtype of `x`.
 
@@ -127,19 +130,28 @@ class LorentzLinear(nn.Module):
         addend : Tensor, shape (..., out_features - 1), joins the space part of z before the lift. Residual
             connections and deltas enter here.
         """
+        h = self._input(x)
+        if self._fits(h):
+            return self._fused(h, addend)
+        return self._low_precision(h, addend).to(x.dtype)
+
+    def _input(self, x: Tensor) -> Tensor:
+        """The point that the matrix sees: `x` after activation and dropout."""
         if x.shape[-1] != self.in_features:
             raise ValueError(
                 f"LorentzLinear expects points of {self.in_features} coordinates, time first, and got {x.shape[-1]}. "
                 f"Euclidean features of size {self.in_features - 1} become points by manifold.lift(features)."
             )
-        h = x
-        if self.activation is not None or (self.dropout and self.training):
-            space = math.space_of(x)
-            space = space if self.activation is None else self.activation(space)
-            h = math.lift(F.dropout(space, self.dropout, self.training), k=self.manifold.k)
-        if h.dtype == self.weight.dtype and h.dtype in (torch.float32, torch.float64) and not _autocast(h):
-            return self._fused(h, addend)
-        return self._low_precision(h, addend).to(x.dtype)
+        if self.activation is None and not (self.dropout and self.training):
+            return x
+        space = math.space_of(x)
+        space = space if self.activation is None else self.activation(space)
+        return math.lift(F.dropout(space, self.dropout, self.training), k=self.manifold.k)
+
+    def _fits(self, h: Tensor) -> bool:
+        """Whether the fused functions serve: one dtype of at least float32, no autocast."""
+        wide = h.dtype == self.weight.dtype and h.dtype in (torch.float32, torch.float64)
+        return wide and not torch.is_autocast_enabled(h.device.type)
 
     def _fused(self, h: Tensor, addend: Tensor | None) -> Tensor:
         k = self.manifold_out.k.to(h)
@@ -149,16 +161,17 @@ class LorentzLinear(nn.Module):
         scale = self.log_scale.exp()
         return bounded_linear(h, self.weight, self.bias, addend=addend, scale=scale, k=k, of_time=of_time)
 
-    def _low_precision(self, h: Tensor, addend: Tensor | None) -> Tensor:
-        """bfloat16, float16 and autocast: the stored time is not trusted, and the lift is done in float32."""
+    def _plain(self, h: Tensor, addend: Tensor | None) -> Tensor:
+        """Pre-activation z; the stored time is not trusted."""
         z = F.linear(math.lift(math.space_of(h), k=self.manifold.k), self.weight, self.bias).to(h.dtype)
+        if addend is None:
+            return z
+        return z + (addend if self.log_scale is None else F.pad(addend, (1, 0)))
+
+    def _low_precision(self, h: Tensor, addend: Tensor | None) -> Tensor:
+        """bfloat16, float16 and autocast: the lift is done in float32."""
+        z, k = self._plain(h, addend), self.manifold_out.k
         if self.log_scale is None:
-            return math.lift(z if addend is None else z + addend, k=self.manifold_out.k)
-        if addend is not None:
-            z = z + F.pad(addend, (1, 0))
+            return math.lift(z, k=k)
         bound = "space" if self.variant == "paper" else "time"
-        return math.bounded_lift(z, scale=self.log_scale.exp(), k=self.manifold_out.k, bound=bound)
-
-
-def _autocast(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
+        return math.bounded_lift(z, scale=self.log_scale.exp(), k=k, bound=bound)

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -38,10 +39,10 @@ def by_hand(attend, x: Tensor, y: Tensor, keep: Tensor, addend: Tensor | None = 
     """Head by head from math.sqdist and math.centroid; `keep` (B, S, T). Masked rows: the origin."""
     k, h = attend.manifold.k, attend.num_heads
     size = (attend.dim - 1) // h
-    q, ks, v = attend.query(x), attend.key(y), attend.value(y)
+    q, ks, v = (F.linear(p, m.weight, m.bias) for m, p in ((attend.query, x), (attend.key, y), (attend.value, y)))
     spaces, weights = [], []
     for i in range(h):
-        part = slice(1 + i * size, 1 + (i + 1) * size)
+        part = slice(i * size, (i + 1) * size)
         qi, ki, vi = (lm.lift(p[..., part], k=k) for p in (q, ks, v))
         logits = -lm.sqdist(qi.unsqueeze(-2), ki.unsqueeze(-3), k=k) / attend.log_scale.exp()
         w = logits.masked_fill(~keep, -1e300).softmax(-1)

@@ -1,0 +1,71 @@
+"""Attention of the heads' points: torch's fused kernel, and the plain formula for weights and second derivatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .masks import causal_mask
+
+__all__ = ["attend", "weights", "wide"]
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """Attention weights (b, h, s, t) by the plain formula, in at least float32; 0 where masked, NaN in rows without keys."""
+    logits = wide(q) @ wide(k).mT
+    if causal:
+        logits = logits.masked_fill(~causal_mask(q.shape[-2], k.shape[-2], 0, q.device), -torch.inf)
+    if mask is not None:
+        logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, -torch.inf)
+    return logits.softmax(-1)
+
+
+class _TwiceDifferentiable(torch.autograd.Function):
+    """Identity on what the fused kernel returned; a backward pass that builds a graph takes the plain formula.
+
+    The kernel has a first derivative only. An ordinary backward pass hands the gradient on to it and costs nothing.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        return out.view_as(out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:5])
+        ctx.causal = inputs[5]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled():
+            return grad, None, None, None, None, None
+        q, k, v, mask = ctx.saved_tensors
+        grad = wide(grad)
+        w = weights(q, k, mask, ctx.causal)
+        along = grad @ wide(v).mT
+        slope = w * (along - (w * along).sum(-1, keepdim=True))
+        to_mask = slope.sum_to_size(mask.shape).to(mask.dtype) if ctx.needs_input_grad[4] else None
+        to_q, to_k, to_v = slope @ wide(k), slope.mT @ wide(q), w.mT @ grad
+        return None, to_q.to(q.dtype), to_k.to(k.dtype), to_v.to(v.dtype), to_mask, None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
+    """Weighted sums (b, h, s, d) of v by ``softmax(q k^T)``, differentiable twice where `dropout` is 0."""
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=1.0)
+    # Compiled code has no second derivative at all, and with dropout the kernel's own choice of weights is not known.
+    if dropout > 0 or torch.compiler.is_compiling() or not out.requires_grad:
+        return out
+    twice: Tensor = _TwiceDifferentiable.apply(out, q, k, v, mask, causal)  # type: ignore[no-untyped-call]
+    return twice
