@@ -165,8 +165,8 @@ class LorentzMultiheadAttention(nn.Module):
         ----------
         query, key, value : Tensor. `key` is `query` and `value` is `key` where None.
         attn_mask : bool (True: attend) or additive (<= finfo.min / 2: do not), broadcast to (..., num_heads, S, T)
-        key_padding_mask : the same kinds, shape (..., T). True is a token, as in ``attn_mask`` and unlike
-            ``nn.MultiheadAttention``.
+        key_padding_mask : the same kinds, shape (..., T). True is a token. Both masks are those of
+            ``F.scaled_dot_product_attention``; the boolean masks of ``nn.MultiheadAttention`` mean the opposite.
         is_causal : bool. Query i sees the keys up to i, counted from the first token of the cache; joined with masks.
         need_weights : bool. Return (result, weights (..., num_heads, S, T)), the weights before dropout, 0 where masked.
         cache : LorentzCache or None. Self-attention appends to it, cross-attention fills it once.

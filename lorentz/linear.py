@@ -42,8 +42,8 @@ class LorentzLinear(nn.Module):
     manifold_out : Lorentz, of the result; the same if None
     bias : bool. A bias on every row of `weight`, initially 0.
     variant : str, one of ``VARIANTS``
-    activation : callable on the space part of the input, or None
-    dropout : float in [0, 1), on the space part of the input
+    activation : callable on the space part of the *input*, before the matrix, or None
+    dropout : float in [0, 1), on the space part of the input, after the activation
     scale : float, > 0, initial :math:`\lambda` (learned as its logarithm); not used by ``"unbounded"``
 
     Attributes
@@ -128,7 +128,8 @@ class LorentzLinear(nn.Module):
         ----------
         x : Tensor, shape (..., in_features), on the hyperboloid of ``manifold``
         addend : Tensor, shape (..., out_features - 1), joins the space part of z before the lift. Residual
-            connections and deltas enter here.
+            connections and deltas enter here. The bounded variants keep the direction of the sum and not its length, so
+            a residual branch is ``"unbounded"``.
         """
         h = self._input(x)
         if self._fits(h):
