@@ -4,7 +4,7 @@ Points are plain tensors ``x = (time, space)`` with ``<x, x>_L = -k``; the curva
 the time axis.
 """
 
-from . import check, math, optim, transport
+from . import check, geodesics, math, models, optim, tangent, transport
 from .attention import LorentzMultiheadAttention
 from .cache import LorentzCache
 from .check import check_manifold
@@ -14,6 +14,7 @@ from .linear import LorentzLinear
 from .manifold import Lorentz
 from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
 from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
+from .sampling import wrapped_normal
 from .transforms import Boost, LorentzTransform, Rotation, boost, boost_matrix, nearest_lorentz, polar
 
 __all__ = [
@@ -37,12 +38,16 @@ __all__ = [
     "boost_matrix",
     "check",
     "check_manifold",
+    "geodesics",
     "math",
+    "models",
     "nearest_lorentz",
     "optim",
     "polar",
     "rotary",
     "rotate",
     "shift",
+    "tangent",
     "transport",
+    "wrapped_normal",
 ]

@@ -4,6 +4,9 @@ A point is ``x = (time, space)`` with ``<x, x>_L = -time^2 + |space|^2 = -k`` an
 ``-1/k``. Every function reads the *space* part alone and derives time anew, so a point whose stored time has drifted (or
 was rounded to bfloat16) is as good as an exact one. Distances, logarithms and centroids reduce in float64 inside,
 whatever the dtype.
+
+Tangent vectors are in ``lorentz.tangent`` and ``lorentz.transport``, lines in ``lorentz.geodesics``, balls and half space
+in ``lorentz.models``.
 """
 
 from __future__ import annotations
@@ -12,56 +15,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .forms import (
+    NO_DIRECTION,
+    K,
+    arsinhc,
+    at_least_float32,
+    chord,
+    gram,
+    safe_sqrt,
+    scalar,
+    sinhc,
+    space_of,
+    sqrt_k,
+    squeeze,
+    total,
+    unit_space,
+)
+
 __all__ = [
+    "NO_DIRECTION",
+    "K",
+    "arsinhc",
     "bounded_lift",
     "centroid",
     "dist",
+    "dist0",
+    "dist2",
     "expmap",
     "expmap0",
-    "from_poincare",
     "lift",
     "logmap",
     "logmap0",
     "minkowski",
+    "sinhc",
     "space_of",
     "sqdist",
-    "to_poincare",
 ]
-
-K = float | Tensor
-NO_DIRECTION = 1e-15  # length below which a vector has no direction that a gradient could follow
-
-
-def space_of(x: Float[Tensor, "..."], *, dim: int = -1) -> Float[Tensor, "..."]:
-    """Space coordinates of points: everything but the first entry along `dim`."""
-    return x.narrow(dim, 1, x.shape[dim] - 1)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def _sum(x: Tensor, dim: int) -> Tensor:
-    return x.sum(dim, keepdim=True)
-
-
-def _scalar(k: K, like: Tensor) -> Tensor:
-    """Scalar tensor of a number or tensor, in the dtype of `like` (a Python float would first become float32)."""
-    return k.to(like) if isinstance(k, Tensor) else torch.tensor(k, dtype=like.dtype, device=like.device)
-
-
-def _sqrt_k(k: K, like: Tensor) -> Tensor:
-    return _scalar(k, like).sqrt()
-
-
-def _safe_sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0, not infinite: there is no direction to move in."""
-    zero = x == 0
-    return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
-
-
-def _squeeze(x: Tensor, dim: int, keepdim: bool) -> Tensor:
-    return x if keepdim else x.squeeze(dim)
 
 
 def lift(space: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
@@ -82,8 +71,8 @@ def lift(space: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Ten
     >>> lift(torch.tensor([3.0, 0.0]), k=16.0)
     tensor([5., 3., 0.])
     """
-    s = _at_least_float32(space)
-    time = (_scalar(k, s) + _sum(s * s, dim)).sqrt()
+    s = at_least_float32(space)
+    time = (scalar(k, s) + total(s * s, dim)).sqrt()
     return torch.cat([time.to(space.dtype), space], dim)
 
 
@@ -96,43 +85,7 @@ def minkowski(
     """
     product = x * y
     time = product.narrow(dim, 0, 1)
-    return _squeeze(_sum(space_of(product, dim=dim), dim) - time, dim, keepdim)
-
-
-def _unit_space(x: Tensor, k: K, dim: int) -> Tensor:
-    """Space part in float64, scaled to the hyperboloid of k = 1."""
-    s = space_of(x, dim=dim).double()
-    return s / _sqrt_k(k, s)
-
-
-def _gram(u: Tensor, s: Tensor, u_sq: Tensor, dim: int) -> Tensor:
-    """``|u|^2 |s|^2 - (u.s)^2 = |s|^2 |u_perp|^2 >= 0``, to a precision relative to ``|u|^2``.
-
-    The second form does not cancel for long s; the first has every derivative at s = 0.
-    """
-    s_sq, dot = _sum(s * s, dim), _sum(u * s, dim)
-    short = s_sq < 1
-    perp = u - dot / torch.where(short, torch.ones_like(s_sq), s_sq) * s
-    return torch.where(short, u_sq * s_sq - dot * dot, s_sq * _sum(perp * perp, dim))
-
-
-def _chord(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    r"""Squared Lorentzian distance q of the points of k = 1 with space parts a and b, without cancellation.
-
-    With D = a - b and S = a + b, Lagrange's identity gives
-    :math:`(tt')^2 - (1 + a\cdot b)^2 = |D|^2 + |S|^2 |D_{\perp S}|^2 / 4`, a sum of squares, hence
-    :math:`q = 2(tt' - a\cdot b - 1) = 2(|D|^2 + |S|^2|D_{\perp S}|^2/4) / (1 + tt' + a\cdot b)`. Symmetric to the bit.
-    Where a.b <= -1 nothing cancels in the plain form and the denominator would.
-    """
-    diff, total = a - b, a + b
-    diff_sq = _sum(diff * diff, dim)
-    gram = _gram(diff, total, diff_sq, dim) / 4
-    inner = _sum(a * b, dim)
-    times = ((1 + _sum(a * a, dim)) * (1 + _sum(b * b, dim))).sqrt()
-    opposite = inner <= -1
-    close = 2 * (diff_sq + gram)
-    close = close / torch.where(opposite, torch.ones_like(inner), 1 + times + inner)
-    return torch.where(opposite, 2 * (times - inner) - 2, close)
+    return squeeze(total(space_of(product, dim=dim), dim) - time, dim, keepdim)
 
 
 def sqdist(
@@ -142,9 +95,9 @@ def sqdist(
 
     Shapes (..., d) and (..., d), broadcast, to (...). Not the square of :func:`dist`.
     """
-    a, b = _unit_space(x, k, dim), _unit_space(y, k, dim)
-    q = _chord(a, b, dim) * _scalar(k, a)
-    return _squeeze(q, dim, keepdim).to(x.dtype)
+    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
+    q = chord(a, b, dim) * scalar(k, a)
+    return squeeze(q, dim, keepdim).to(x.dtype)
 
 
 def dist(
@@ -157,25 +110,32 @@ def dist(
 
     Shapes (..., d) and (..., d), broadcast, to (...). ``dist(x, y) == dist(y, x)`` to the bit.
     """
-    a, b = _unit_space(x, k, dim), _unit_space(y, k, dim)
-    length = 2 * torch.asinh(_safe_sqrt(_chord(a, b, dim)) / 2) * _sqrt_k(k, a)
-    return _squeeze(length, dim, keepdim).to(x.dtype)
+    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
+    length = 2 * torch.asinh(safe_sqrt(chord(a, b, dim)) / 2) * sqrt_k(k, a)
+    return squeeze(length, dim, keepdim).to(x.dtype)
 
 
-def sinhc(squared: Tensor) -> Tensor:
-    """sinh(n) / n of n = sqrt(squared); the series below 1e-4 is exact in float64 and has every derivative."""
-    small = squared < 1e-4
-    n = torch.where(small, torch.ones_like(squared), squared).sqrt()
-    series = 1 + squared / 6 * (1 + squared / 20 * (1 + squared / 42))
-    return torch.where(small, series, torch.sinh(n) / n)
+def dist2(
+    x: Float[Tensor, "..."], y: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1, keepdim: bool = False
+) -> Float[Tensor, "..."]:
+    r"""Square of the geodesic distance, :math:`4k \operatorname{arsinh}^2(\tfrac12\sqrt q)`, q as in :func:`dist`.
+
+    A smooth function of q, so it has every derivative at x = y, where :func:`dist` has none.
+
+    Shapes (..., d) and (..., d), broadcast, to (...).
+    """
+    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
+    q = chord(a, b, dim)
+    return squeeze(q * arsinhc(q / 4) ** 2 * scalar(k, a), dim, keepdim).to(x.dtype)
 
 
-def arsinhc(squared: Tensor) -> Tensor:
-    """asinh(n) / n of n = sqrt(squared)."""
-    small = squared < 1e-4
-    n = torch.where(small, torch.ones_like(squared), squared).sqrt()
-    series = 1 - squared / 6 * (1 - squared * 9 / 20 * (1 - squared * 25 / 42))
-    return torch.where(small, series, torch.asinh(n) / n)
+def dist0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1, keepdim: bool = False) -> Float[Tensor, "..."]:
+    r"""Distance to the origin, the radius of `x`: :math:`\sqrt k \operatorname{arsinh}(|s| / \sqrt k)`.
+
+    Shape (..., d) to (...). The gradient at the origin is exactly 0.
+    """
+    a = unit_space(x, k, dim)
+    return squeeze(torch.asinh(safe_sqrt(total(a * a, dim))) * sqrt_k(k, a), dim, keepdim).to(x.dtype)
 
 
 def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
@@ -190,7 +150,7 @@ def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     Tensor, shape (..., d), on the hyperboloid at distance ``|v|`` from the origin.
     """
     space = space_of(v, dim=dim).double()
-    norm_sq = _sum(space * space, dim) / _scalar(k, space)
+    norm_sq = total(space * space, dim) / scalar(k, space)
     return lift((sinhc(norm_sq) * space).to(v.dtype), k=k, dim=dim)
 
 
@@ -200,7 +160,7 @@ def logmap0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tens
     Shape (..., d) to (..., d). The inverse of :func:`expmap0`; the origin maps to 0.
     """
     space = space_of(x, dim=dim).double()
-    norm_sq = _sum(space * space, dim) / _scalar(k, space)
+    norm_sq = total(space * space, dim) / scalar(k, space)
     v = (arsinhc(norm_sq) * space).to(x.dtype)
     return torch.cat([torch.zeros_like(v.narrow(dim, 0, 1)), v], dim)
 
@@ -213,13 +173,13 @@ def expmap(x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim:
 
     Returns a tensor (..., d) on the hyperboloid.
     """
-    s = _unit_space(x, k, dim)
-    u = _unit_space(v, k, dim)
-    u_sq = _sum(u * u, dim)
-    norm_sq = (u_sq + _gram(u, s, u_sq, dim)) / (1 + _sum(s * s, dim))
+    s = unit_space(x, k, dim)
+    u = unit_space(v, k, dim)
+    u_sq = total(u * u, dim)
+    norm_sq = (u_sq + gram(u, u, s, u_sq, dim)) / (1 + total(s * s, dim))
     half = sinhc(norm_sq / 4)
     y = s * (1 + norm_sq / 2 * half * half) + sinhc(norm_sq) * u
-    return lift((y * _sqrt_k(k, y)).to(x.dtype), k=k, dim=dim)
+    return lift((y * sqrt_k(k, y)).to(x.dtype), k=k, dim=dim)
 
 
 def logmap(x: Float[Tensor, "..."], y: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
@@ -227,17 +187,17 @@ def logmap(x: Float[Tensor, "..."], y: Float[Tensor, "..."], *, k: K = 1.0, dim:
 
     Shapes (..., d) and (..., d), broadcast, to (..., d), tangent at `x`, Lorentzian norm ``dist(x, y)``; 0 at x = y.
     """
-    a, b = _unit_space(x, k, dim), _unit_space(y, k, dim)
-    q = _chord(a, b, dim)
+    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
+    q = chord(a, b, dim)
     ratio = arsinhc(q / 4) / (1 + q / 4).sqrt()
     space = ratio * (b - a - q / 2 * a)
-    time = _sum(a * space, dim) / (1 + _sum(a * a, dim)).sqrt()
-    return (torch.cat([time, space], dim) * _sqrt_k(k, space)).to(x.dtype)
+    time = total(a * space, dim) / (1 + total(a * a, dim)).sqrt()
+    return (torch.cat([time, space], dim) * sqrt_k(k, space)).to(x.dtype)
 
 
 def centroid(
-    x: Float[Tensor, "... n d"], weight: Float[Tensor, "..."] | None = None, *, k: K = 1.0
-) -> Float[Tensor, "... d"]:
+    x: Float[Tensor, "..."], weight: Float[Tensor, "..."] | None = None, *, k: K = 1.0
+) -> Float[Tensor, "..."]:
     r"""Lorentzian centroid :math:`\sqrt k\, a / \sqrt{-\langle a, a\rangle_L}`, :math:`a = \sum_j w_j x_j`.
 
     The point that minimises the weighted sum of squared Lorentzian distances (Law et al., 2019, eq. 7;
@@ -253,44 +213,41 @@ def centroid(
     -------
     Tensor, shape (..., d) or (..., m, d), on the hyperboloid.
 
+    Raises
+    ------
+    ValueError : weights whose shape is not that of the points.
+
     Notes
     -----
     :math:`-\langle a, a\rangle_L` is a difference of squares: its relative error is about 1e-16 times the squared time, so
     results are good to radius 15 (k = 1) and lost beyond 18, in every dtype.
     """
+    _check_weight(x, weight)
     points = lift(space_of(x).double(), k=k)
     if weight is None:
-        total = points.sum(-2)
+        combined = points.sum(-2)
     elif weight.ndim == x.ndim:
-        total = weight.double() @ points
+        combined = weight.double() @ points
     else:
-        total = (weight.double().unsqueeze(-2) @ points).squeeze(-2)
-    norm = (-minkowski(total, total, keepdim=True)).sqrt()
-    return lift((space_of(total) / norm * _sqrt_k(k, norm)).to(x.dtype), k=k)
+        combined = (weight.double().unsqueeze(-2) @ points).squeeze(-2)
+    norm = (-minkowski(combined, combined, keepdim=True)).sqrt()
+    return lift((space_of(combined) / norm * sqrt_k(k, norm)).to(x.dtype), k=k)
 
 
-def to_poincare(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
-    r"""Isometry to the Poincare ball of radius :math:`\sqrt k`: :math:`p = \sqrt k\, s / (x_0 + \sqrt k)`.
-
-    Shape (..., d) to (..., d - 1). The ball is that of ``geoopt.PoincareBall(c=1 / k)``. A float32 ball cannot tell apart
-    points beyond radius 17 (k = 1): on its boundary they have no way back.
-    """
-    space = space_of(x, dim=dim).double()
-    root = _sqrt_k(k, space)
-    time = (root * root + _sum(space * space, dim)).sqrt()
-    return (root * space / (time + root)).to(x.dtype)
-
-
-def from_poincare(p: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
-    r"""Inverse of :func:`to_poincare`: :math:`s = 2 k p / (k - |p|^2)`, then lifted.
-
-    Shape (..., d - 1) to (..., d). A point on or outside the ball has no image and gives NaN.
-    """
-    ball = p.double()
-    kk = _scalar(k, ball)
-    room = kk - _sum(ball * ball, dim)
-    space = 2 * kk * ball / torch.where(room > 0, room, torch.full_like(room, float("nan")))
-    return lift(space.to(p.dtype), k=k, dim=dim)
+def _check_weight(x: Tensor, weight: Tensor | None) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"a centroid is that of n points, shape (..., n, d); got shape {tuple(x.shape)}")
+    if weight is None:
+        return
+    *batch, n, _ = x.shape
+    given = tuple(weight.shape)
+    theirs = given[: -2 if weight.ndim == x.ndim else -1]
+    fits = all(a == b or 1 in (a, b) for a, b in zip(reversed(theirs), reversed(batch), strict=False))
+    if not given or given[-1] != n or not fits:
+        raise ValueError(
+            f"{n} points, of shape {tuple(x.shape)}, take weights of shape (..., {n}), or (..., m, {n}) for m centroids; "
+            f"got {given}"
+        )
 
 
 def bounded_lift(z: Float[Tensor, "... d"], *, scale: K, k: K = 1.0, bound: str = "space") -> Float[Tensor, "... d"]:
@@ -304,18 +261,18 @@ def bounded_lift(z: Float[Tensor, "... d"], *, scale: K, k: K = 1.0, bound: str 
 
     Shape (..., d) to (..., d), on the hyperboloid.
     """
-    wide = _at_least_float32(z)
-    gate = _scalar(scale, wide) * torch.sigmoid(wide.narrow(-1, 0, 1))
+    wide = at_least_float32(z)
+    gate = scalar(scale, wide) * torch.sigmoid(wide.narrow(-1, 0, 1))
     if bound == "space":
         norm = gate
     elif bound == "time":
-        root = _sqrt_k(k, wide)
+        root = sqrt_k(k, wide)
         over = gate + 0.1 * root  # t - sqrt(k), so that t^2 - k = over * (over + 2 sqrt(k)) does not cancel
         norm = (over * (over + 2 * root)).sqrt()
     else:
         raise ValueError(f"bound is 'space' or 'time', got {bound!r}")
     space = space_of(wide)
-    length_sq = _sum(space * space, -1)
+    length_sq = total(space * space, -1)
     flat = length_sq < NO_DIRECTION**2
     unit = torch.where(flat, torch.ones_like(length_sq), length_sq).rsqrt()
     unit = torch.where(flat, torch.zeros_like(unit), unit) + 0 * length_sq  # an overflow gives NaN, not the origin

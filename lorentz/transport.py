@@ -6,35 +6,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .math import K, space_of
+from .forms import K, chord, space_of, total, unit_space, unit_time
+from .tangent import with_time
 
 __all__ = ["transport", "transport_from_origin", "transport_to_origin"]
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1, keepdim=True)
+def _along(a: Tensor, b: Tensor, u: Tensor, dim: int) -> Tensor:
+    r"""Inner product of the point b with the vector u that is tangent at a (k = 1), by the space parts.
 
-
-def _root(k: K, like: Tensor) -> Tensor:
-    return (k.to(like) if isinstance(k, Tensor) else torch.tensor(k, dtype=like.dtype, device=like.device)).sqrt()
-
-
-def _time(space: Tensor) -> Tensor:
-    return (1 + _dot(space, space)).sqrt()
-
-
-def _tangent(point: Tensor, space: Tensor) -> Tensor:
-    """Tangent vector with this space part at a point of k = 1, given by its space part."""
-    return torch.cat([_dot(point, space) / _time(point), space], -1)
+    Near points and long vectors cancel in :math:`b\cdot u - t_b\, a\cdot u / t_a`. With :math:`b = \beta a + b_\perp` it is
+    :math:`b_\perp\cdot u_\perp + (a\cdot u)\,\frac{(\beta-1)(\beta+1) - |b_\perp|^2}{t_a(\beta t_a + t_b)}`,
+    where :math:`\beta - 1 = a\cdot(b - a)/|a|^2`; for :math:`\beta \le 0` the last factor is
+    :math:`\beta - t_b/t_a`. Below |a| = 1, where nothing is lost, the difference b - a alone is taken out.
+    """
+    ta, tb = unit_time(a, dim), unit_time(b, dim)
+    diff, au, a_sq = b - a, total(a * u, dim), total(a * a, dim)
+    short = a_sq < 1
+    safe = torch.where(short, torch.ones_like(a_sq), a_sq)
+    more = total(a * diff, dim) / safe
+    beta = more + 1
+    b_perp, u_perp = diff - more * a, u - au / safe * a
+    ahead = beta > 0
+    slope = (more * (beta + 1) - total(b_perp * b_perp, dim)) / (ta * (torch.where(ahead, beta, -beta) * ta + tb))
+    slope = torch.where(ahead, slope, beta - tb / ta)
+    near_origin = total(diff * u, dim) - total(diff * (a + b), dim) / (ta + tb) * au / ta
+    return torch.where(short, near_origin, total(b_perp * u_perp, dim) + au * slope)
 
 
 def transport(
-    x: Float[Tensor, "... d"], y: Float[Tensor, "... d"], v: Float[Tensor, "... d"], *, k: K = 1.0
-) -> Float[Tensor, "... d"]:
+    x: Float[Tensor, "..."], y: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1
+) -> Float[Tensor, "..."]:
     r"""Parallel transport of `v` from `x` to `y`: :math:`v + \frac{\langle y, v\rangle_L}{k - \langle x, y\rangle_L}(x + y)`.
 
-    Only space parts are read. As :math:`\langle x, v\rangle_L = 0`, the numerator is taken as
-    :math:`\langle y - x, v\rangle_L`, which does not cancel for near points.
+    Only space parts are read, and neither fraction cancels, for near points as for far ones.
 
     Parameters
     ----------
@@ -45,34 +50,31 @@ def transport(
     -------
     Tensor, shape (..., d), tangent at `y`, of the Lorentzian norm of `v`, in the dtype of `v`.
     """
-    u = space_of(v).double()
-    root = _root(k, u)
-    a, b = space_of(x).double() / root, space_of(y).double() / root
-    ta, tb = _time(a), _time(b)
-    diff = b - a
-    numerator = _dot(diff, u) - _dot(diff, a + b) / (ta + tb) * _dot(a, u) / ta
-    return _tangent(b, u + numerator / (1 + ta * tb - _dot(a, b)) * (a + b)).to(v.dtype)
+    u = space_of(v, dim=dim).double()
+    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
+    ratio = _along(a, b, u, dim) / (2 + chord(a, b, dim) / 2)
+    return with_time(b, u + ratio * (a + b), dim).to(v.dtype)
 
 
-def transport_to_origin(x: Float[Tensor, "... d"], v: Float[Tensor, "... d"], *, k: K = 1.0) -> Float[Tensor, "... d"]:
+def transport_to_origin(
+    x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1
+) -> Float[Tensor, "..."]:
     r"""Parallel transport of `v` from `x` to the origin: :math:`v_s - \frac{x_s \cdot v_s}{x_0 (\sqrt k + x_0)} x_s`.
 
     Shapes (..., d) and (..., d) to (..., d); the time of the result is 0.
     """
-    u = space_of(v).double()
-    a = space_of(x).double() / _root(k, u)
-    t = _time(a)
-    space = u - _dot(a, u) / (t * (1 + t)) * a
-    return torch.cat([torch.zeros_like(space[..., :1]), space], -1).to(v.dtype)
+    u, a = space_of(v, dim=dim).double(), unit_space(x, k, dim)
+    t = unit_time(a, dim)
+    space = u - total(a * u, dim) / (t * (1 + t)) * a
+    return torch.cat([torch.zeros_like(space.narrow(dim, 0, 1)), space], dim).to(v.dtype)
 
 
 def transport_from_origin(
-    y: Float[Tensor, "... d"], v: Float[Tensor, "... d"], *, k: K = 1.0
-) -> Float[Tensor, "... d"]:
+    y: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1
+) -> Float[Tensor, "..."]:
     r"""Parallel transport of `v` from the origin to `y`: :math:`v_s + \frac{y_s \cdot v_s}{k + \sqrt k\, y_0} y_s`.
 
     Shapes (..., d) and (..., d) to (..., d), tangent at `y`. The inverse of :func:`transport_to_origin`.
     """
-    u = space_of(v).double()
-    b = space_of(y).double() / _root(k, u)
-    return _tangent(b, u + _dot(b, u) / (1 + _time(b)) * b).to(v.dtype)
+    u, b = space_of(v, dim=dim).double(), unit_space(y, k, dim)
+    return with_time(b, u + total(b * u, dim) / (1 + unit_time(b, dim)) * b, dim).to(v.dtype)

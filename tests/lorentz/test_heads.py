@@ -177,7 +177,7 @@ def test_edges_follow_the_fermi_dirac_distribution(k: float) -> None:
     assert decoder(x[:, None], y[None]).shape == (20, 20)
     assert torch.allclose(decoder(x, x), (r / t).expand(20), rtol=1e-12)
     assert decoder(x.bfloat16(), y.bfloat16()).dtype == torch.bfloat16
-    assert not list(decoder.parameters()) and set(decoder.state_dict()) == {"r", "log_t"}
+    assert not list(decoder.parameters()) and set(decoder.state_dict()) == {"r", "log_t", "manifold._extra_state"}
     assert torch.equal(pickle.loads(pickle.dumps(decoder))(x, y), decoder(x, y))
     with pytest.raises(ValueError, match="must be positive, got 0"):
         FermiDirac(1.0, 0.0, manifold=manifold)

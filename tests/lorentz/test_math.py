@@ -1,4 +1,4 @@
-"""lorentz.math against 60-digit arithmetic, geoopt in float64, and closed forms."""
+"""lorentz.math against 60-digit arithmetic, geoopt in float64, and closed forms; more digits in test_digits.py."""
 
 from __future__ import annotations
 
@@ -150,14 +150,18 @@ def test_centroid_minimises_the_weighted_squared_distance(k: float) -> None:
     assert torch.allclose(lm.centroid(x, k=k), lm.centroid(x, torch.ones(8, dtype=torch.float64), k=k), rtol=1e-14)
 
 
-@pytest.mark.parametrize("k", CURVATURES)
-def test_poincare_ball_is_geoopts(k: float) -> None:
-    x, y = points(1.0, k=k), points(2.0, k=k, seed=4)
-    ball = geoopt.PoincareBall(c=torch.tensor(1 / k, dtype=torch.float64))
-    p, q = lm.to_poincare(x, k=k), lm.to_poincare(y, k=k)
-    assert torch.allclose(ball.dist(p, q), lm.dist(x, y, k=k), rtol=1e-9)
-    assert torch.allclose(lm.from_poincare(p, k=k), x, rtol=1e-12)
-    assert torch.isnan(lm.from_poincare(torch.full((1, 3), 10.0), k=k)).any()
+def test_weights_of_another_number_than_the_points_are_refused_with_both_shapes() -> None:
+    x = points(1.0, n=8).reshape(2, 4, 7)
+    for shape in ((3,), (2, 3), (5, 4), (2, 3, 5), (3, 2, 4), ()):
+        with pytest.raises(
+            ValueError, match=r"4 points, of shape \(2, 4, 7\), take weights of shape \(\.\.\., 4\)"
+        ) as error:
+            lm.centroid(x, torch.ones(shape))
+        assert str(shape) in str(error.value)
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., n, d\); got shape \(7,\)"):
+        lm.centroid(x[0, 0])
+    for shape, out in (((4,), (2, 7)), ((2, 4), (2, 7)), ((2, 3, 4), (2, 3, 7)), ((1, 3, 4), (2, 3, 7))):
+        assert lm.centroid(x, torch.ones(shape)).shape == out
 
 
 @pytest.mark.parametrize("k", CURVATURES)
@@ -170,7 +174,6 @@ def test_every_operation_stays_on_the_hyperboloid_and_keeps_the_dtype(k: float, 
         "expmap0": lm.expmap0(z, k=k),
         "expmap": lm.expmap(x, lm.logmap(x, y, k=k), k=k),
         "centroid": lm.centroid(x, k=k),
-        "from_poincare": lm.from_poincare(lm.to_poincare(x, k=k), k=k),
         "bounded space": lm.bounded_lift(z, scale=5.0, k=k),
         "bounded time": lm.bounded_lift(z, scale=5.0, k=k, bound="time"),
         "bounded at 0": lm.bounded_lift(torch.zeros(1, 7, dtype=dtype), scale=5.0, k=k, bound="time"),
@@ -207,11 +210,15 @@ def test_triangle_inequality_and_sqdist(k: float, r: float, s: float, seed: int)
     assert torch.allclose(lm.sqdist(x, y, k=k), 2 * k * (torch.cosh(d / root) - 1), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("op", ["dist", "sqdist", "expmap0", "logmap0", "logmap", "expmap", "centroid", "bounded"])
+@pytest.mark.parametrize(
+    "op", ["dist", "dist0", "dist2", "sqdist", "expmap0", "logmap0", "logmap", "expmap", "centroid", "bounded"]
+)
 def test_first_and_second_derivatives(op: str) -> None:
     x, y = points(1.0, n=3, dim=3), points(0.6, n=3, dim=3, seed=8)
     calls = {
         "dist": (lambda a, b: lm.dist(lm.lift(a), lm.lift(b), k=1.0), (x[:, 1:], y[:, 1:])),
+        "dist0": (lambda a: lm.dist0(a, k=0.7), (x,)),
+        "dist2": (lambda a, b: lm.dist2(a, b, k=0.7), (x, y)),
         "sqdist": (lambda a, b: lm.sqdist(a, b, k=1.0), (x, y)),
         "expmap0": (lambda a: lm.expmap0(a, k=0.7), (x,)),
         "logmap0": (lambda a: lm.logmap0(a, k=0.7), (x,)),
@@ -224,6 +231,15 @@ def test_first_and_second_derivatives(op: str) -> None:
     inputs = tuple(v.clone().requires_grad_() for v in inputs)
     assert torch.autograd.gradcheck(function, inputs)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_squared_distance_has_the_metric_as_its_second_derivative_where_the_points_meet() -> None:
+    space = points(1.2, n=1, dim=3)[0, 1:]
+    hessian = torch.autograd.functional.hessian(
+        lambda s: lm.dist2(lm.lift(s, k=0.7), lm.lift(space, k=0.7), k=0.7), space
+    )
+    metric = torch.eye(3, dtype=torch.float64) - torch.outer(space, space) / (0.7 + space @ space)
+    assert torch.allclose(hessian, 2 * metric, rtol=1e-12, atol=1e-12)
 
 
 def test_gradient_reaches_a_learned_curvature() -> None:

@@ -76,7 +76,7 @@ def test_space_norms_are_torchs_on_the_space_part(made: type, flat: type) -> Non
     norm, other = made(9, manifold=Lorentz(2.0)).double(), flat(8, eps=1e-5).double()
     for parameter in norm.parameters():
         nn.init.normal_(parameter)
-    other.load_state_dict(norm.state_dict())
+    other.load_state_dict(dict(norm.named_parameters()))
     x = points(5, 9, k=2.0)
     assert torch.equal(norm(x), lm.lift(other(x[:, 1:]), k=2.0))
     zeros = norm(norm.manifold.origin(2, 9, dtype=torch.float64))
@@ -207,7 +207,7 @@ def test_copies_saved_states_and_errors(made: type) -> None:
     x = points(6, 5, k=2.0).float()
     norm(x)
     other = made(5, manifold=Lorentz(2.0))
-    other.load_state_dict(norm.state_dict())
+    other.load_state_dict(dict(norm.named_parameters()))
     for copied in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm)), other):
         assert torch.equal(copied.eval()(x), norm.eval()(x))
         if made is LorentzBatchNorm:
