@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts"]
 
+_CHECKED = 1 << 20
 _AGGREGATE = "Facts.from_triples and Facts.from_frame add the counts of equal rows up"
 
 
@@ -32,6 +33,8 @@ class Facts:
         Names; position is id. ``N = 0`` with no relations is valid (an input in which nothing had enough support).
     head_type, tail_type
         int64 ``(N,)`` or None: a type id of the argument in that fact.
+    types
+        Names of the type ids, if they have names; "" is no type.
     ingest
         Where the facts came from and what was left out, when they were read from files.
 
@@ -58,6 +61,7 @@ class Facts:
     head_type: Tensor | None = None
     tail_type: Tensor | None = None
     ingest: IngestReport | None = field(default=None, repr=False)
+    types: list[str] | None = None
 
     def __post_init__(self) -> None:
         _check_column("count", self.count, torch.float32, len(self))
@@ -69,6 +73,8 @@ class Facts:
         for name in ("head_type", "tail_type"):
             if (ids := getattr(self, name)) is not None:
                 _check_column(name, ids, torch.int64, len(self))
+                if self.types is not None and len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.types):
+                    raise ValueError(f"{name} ids run to {int(ids.max())}, expected 0 to {len(self.types) - 1}")
         if len(self) and not bool((torch.isfinite(self.count) & (self.count > 0)).all()):
             row = int((~(torch.isfinite(self.count) & (self.count > 0))).nonzero()[0])
             raise ValueError(f"count of fact {row} is {float(self.count[row])}, expected finite and above 0")
@@ -77,11 +83,8 @@ class Facts:
                 seen: set[str] = set()
                 twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
                 raise ValueError(f"{name} holds {twice!r} twice, expected distinct names")
-        rows = np.stack([self.relation.numpy(), self.head.numpy(), self.tail.numpy()])
-        order = np.lexsort(rows)
-        same = (np.diff(rows[:, order]) == 0).all(axis=0)
-        if same.any():
-            r, h, t = rows[:, order[int(same.argmax())]]
+        if (repeated := _repeated(self.relation.numpy(), self.head.numpy(), self.tail.numpy())) is not None:
+            r, h, t = (int(ids[repeated]) for ids in (self.relation, self.head, self.tail))
             fact = (self.entities[h], self.relations[r], self.entities[t])
             raise ValueError(f"fact {fact} occurs more than once: one row a fact, with a count. {_AGGREGATE}")
 
@@ -111,7 +114,7 @@ class Facts:
 
     @classmethod
     def from_triples(
-        cls, triples: Iterable[Sequence[str]], *, counts: Iterable[float | int] | None = None, ingest: Any = None
+        cls, triples: Iterable[Any], *, counts: Iterable[float | int] | None = None, ingest: Any = None
     ) -> Facts:
         """Build from (head, relation, tail) names; equal triples become one fact and their counts add up.
 
@@ -129,7 +132,14 @@ class Facts:
         ValueError
             For a row that is not three non-empty strings, or counts that do not match.
         """
-        rows = [tuple(row) for row in triples]
+        if isinstance(triples, str) or not isinstance(triples, Iterable):
+            raise TypeError(f"triples is a {type(triples).__name__}, expected rows of (head, relation, tail)")
+        rows = []
+        for number, row in enumerate(triples):
+            # The letters of a three-letter word would pass for a triple.
+            if isinstance(row, str | bytes) or not isinstance(row, Iterable):
+                raise ValueError(f"row {number} is {row!r}, expected three non-empty strings (head, relation, tail)")
+            rows.append(tuple(row))
         for number, row in enumerate(rows):
             if len(row) != 3 or not all(isinstance(cell, str) and cell.strip() for cell in row):
                 raise ValueError(f"row {number} is {row!r}, expected three non-empty strings (head, relation, tail)")
@@ -138,16 +148,27 @@ class Facts:
 
     @classmethod
     def from_frame(
-        cls, frame: Any, *, head: str = "head", relation: str = "relation", tail: str = "tail", count: str | None = None
+        cls,
+        frame: Any,
+        *,
+        head: str | None = None,
+        relation: str | None = None,
+        tail: str | None = None,
+        count: str | None = None,
     ) -> Facts:
         """Build from a table: pandas, polars, pyarrow, a DuckDB relation, or a dict of columns.
+
+        Names are taken as they stand; :func:`relsim.read_openie` normalises.
 
         Parameters
         ----------
         frame
             The table. Equal rows become one fact and their counts add up.
-        head, relation, tail, count
-            Column names; without ``count`` every row counts 1. Names that are numbers are read as their text.
+        head, relation, tail
+            Column names; by default the first column with a usual name (head, arg1, subject, ...; relation, rel,
+            predicate, ...; tail, arg2, object, ...). Values that are numbers are read as their text.
+        count
+            Column of counts; without it every row counts 1.
 
         Raises
         ------
@@ -156,8 +177,7 @@ class Facts:
         """
         from relsim.frames import columns
 
-        names = [head, relation, tail, *([] if count is None else [count])]
-        values = columns(frame, names, text=(head, relation, tail))
+        values = columns(frame, {"head": head, "relation": relation, "tail": tail}, count=count)
         return cls._aggregate(values[0], values[1], values[2], values[3] if count is not None else None, None)
 
     @classmethod
@@ -248,6 +268,26 @@ class Facts:
         names = ("head", "relation", "tail", "count", "head_type", "tail_type")
         columns = {name: value[keep] for name in names if (value := getattr(self, name)) is not None}
         return replace(self, **columns)
+
+
+def _repeated(relation: Any, head: Any, tail: Any) -> int | None:
+    """Row of a fact that stands twice, or None; without a sort, and in little memory, if the rows are sorted."""
+
+    def later(rows: slice) -> Any:
+        """Whether each row but the first comes after the one before it."""
+        first, second = slice(rows.start, rows.stop - 1), slice(rows.start + 1, rows.stop)
+        r, h, t = (column[second] - column[first] for column in (relation, head, tail))
+        return (r > 0) | ((r == 0) & ((h > 0) | ((h == 0) & (t > 0))))
+
+    n = len(relation)
+    if all(later(slice(start, min(start + _CHECKED + 1, n))).all() for start in range(0, n, _CHECKED)):
+        return None
+    order = np.lexsort((tail, head, relation))
+    same = np.ones(max(n - 1, 0), dtype=np.bool_)
+    for column in (relation, head, tail):
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    return int(order[int(same.argmax())]) if same.any() else None
 
 
 def _check_column(name: str, column: Tensor, dtype: torch.dtype, n: int) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from relsim.readers.columns import role
+
 __all__ = ["columns"]
 
 
-def columns(frame: Any, names: Sequence[str], *, text: Sequence[str]) -> list[list[Any]]:
-    """Read named columns of a table as lists of equal length.
+def columns(frame: Any, names: Mapping[str, str | None], *, count: str | None = None) -> list[list[Any]]:
+    """Read columns of a table as lists of equal length: texts, and numbers for ``count``.
 
     Parameters
     ----------
     frame
-        A dict of columns, a DuckDB relation, or anything DuckDB scans (pandas, polars, pyarrow).
+        A dict of columns, a DuckDB relation, pandas, polars (lazy too), pyarrow, or anything DuckDB scans.
     names
-        The columns wanted, in this order.
-    text
-        Those of them to read as text.
+        Role (head, relation, tail) to the name of its column, or to None to find it by a usual name.
+    count
+        Name of a column of numbers to read too.
 
     Raises
     ------
@@ -30,24 +32,56 @@ def columns(frame: Any, names: Sequence[str], *, text: Sequence[str]) -> list[li
     TypeError
         For an object that is no table.
     """
-    table = dict(frame) if isinstance(frame, Mapping) else _scan(frame)
-    out = []
-    for name in names:
+    table = _table(frame)
+    chosen = [_find(table, key, name) for key, name in names.items()]
+    out: list[list[Any]] = []
+    for name in [*chosen, *([] if count is None else [count])]:
         if name not in table:
             near = difflib.get_close_matches(name, map(str, table), n=1)
             hint = f"; nearest: {near[0]!r}" if near else ""
             raise ValueError(f"no column {name!r} among {', '.join(map(str, table))}{hint}. Name it by keyword")
         values = table[name]
         values = values.tolist() if isinstance(values, np.ndarray) else list(values)
+        text = len(out) < len(chosen)
         for row, value in enumerate(values):
-            if value is None or value != value:
+            # NaN and the missing values of pandas: compared with itself, neither is plainly true.
+            if value is None or ((same := value == value) is not True and not _true(same)):
                 raise ValueError(f"column {name!r} has no value in row {row}; drop or fill such rows first")
-            if name in text and (not str(value).strip()):
+            if text and not str(value).strip():
                 raise ValueError(f"column {name!r} is empty text in row {row}; drop such rows first")
-        out.append([str(value) for value in values] if name in text else values)
+        out.append([str(value) for value in values] if text else values)
     if len({len(column) for column in out}) > 1:
-        raise ValueError(f"columns have unequal lengths: {dict(zip(names, map(len, out), strict=True))}")
+        lengths = dict(zip([*chosen, count], map(len, out), strict=False))
+        raise ValueError(f"columns have unequal lengths: {lengths}")
     return out
+
+
+def _true(value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _find(table: Mapping[str, Any], key: str, name: str | None) -> str:
+    """Name of the column for a role: as given, or the role itself, or the first of its usual names."""
+    if name is not None or key in table:
+        return name or key
+    return next((str(column) for column in table if role(str(column)) == key), key)
+
+
+def _table(frame: Any) -> Mapping[str, Any]:
+    if isinstance(frame, Mapping):
+        return frame
+    if hasattr(frame, "collect_schema") and hasattr(frame, "collect"):
+        frame = frame.collect()
+    names = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+    if names is not None and hasattr(frame, "__getitem__"):
+        columns = {str(name): frame[name] for name in names}
+        for method in ("to_pylist", "to_list", "tolist"):
+            if all(hasattr(column, method) for column in columns.values()):
+                return {name: getattr(column, method)() for name, column in columns.items()}
+    return _scan(frame)
 
 
 def _scan(frame: Any) -> dict[str, Any]:

@@ -65,11 +65,33 @@ def test_order_of_the_input_does_not_matter(triples: list[tuple[str, str, str]],
         ({"head": torch.tensor([0, 0]), "tail": torch.tensor([1, 1])}, ValueError, "more than once.*from_triples"),
         ({"entities": ["a", "a"]}, ValueError, "entities holds 'a' twice"),
         ({"head_type": torch.tensor([1])}, ValueError, "head_type"),
+        (
+            {"head_type": torch.tensor([0, 2]), "types": ["x", "y"]},
+            ValueError,
+            "head_type ids run to 2, expected 0 to 1",
+        ),
     ],
 )
 def test_a_wrong_column_is_named(changes: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Facts(**columns(**changes))  # type: ignore[arg-type]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=12), st.booleans())
+def test_a_repeated_fact_is_found_wherever_it_stands(rows: list[tuple[int, int, int]], in_order: bool) -> None:
+    rows = sorted(rows) if in_order else rows
+    relation, head, tail = (torch.tensor(column) for column in zip(*rows, strict=True))
+    fields = {"head": head, "relation": relation, "tail": tail, "count": torch.ones(len(rows))}
+    names = {"entities": ["a", "b", "c"], "relations": ["r", "s", "t"]}
+    if len(set(rows)) == len(rows):
+        assert len(Facts(**fields, **names)) == len(rows)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(ValueError, match="more than once") as raised:
+            Facts(**fields, **names)  # type: ignore[arg-type]
+        repeated = [row for row in rows if rows.count(row) > 1]
+        twice = [(names["entities"][h], names["relations"][r], names["entities"][t]) for r, h, t in repeated]
+        assert any(str(fact) in str(raised.value) for fact in twice)
 
 
 def test_no_facts_at_all_is_valid() -> None:
@@ -82,7 +104,18 @@ def test_no_facts_at_all_is_valid() -> None:
 @pytest.mark.parametrize("row", [("a", "r"), ("a", "", "b"), ("a", "r", 3), ("a", " ", "b")])
 def test_a_broken_row_is_named(row: tuple[object, ...]) -> None:
     with pytest.raises(ValueError, match="row 1"):
-        Facts.from_triples([("a", "r", "b"), row])  # type: ignore[list-item]
+        Facts.from_triples([("a", "r", "b"), row])
+
+
+@pytest.mark.parametrize("row", ["abc", b"abc", 7, None])
+def test_a_word_is_no_triple(row: object) -> None:
+    with pytest.raises(ValueError, match=r"row 1 is .*, expected three non-empty strings"):
+        Facts.from_triples([("a", "r", "b"), row])
+
+
+def test_triples_must_be_rows() -> None:
+    with pytest.raises(TypeError, match=r"triples is a str, expected rows of \(head, relation, tail\)"):
+        Facts.from_triples("abc")
 
 
 @pytest.mark.parametrize("counts", [[1.0], [1.0, -1.0, 1.0, 1.0], [1.0, float("inf"), 1.0, 1.0]])
@@ -103,6 +136,31 @@ def test_frames_of_every_kind_give_the_same_facts() -> None:
         assert named(Facts.from_frame(frame, count="n")) == expected
     renamed = {"subj": head, "rel": relation, "obj": tail}
     assert len(Facts.from_frame(renamed, head="subj", relation="rel", tail="obj")) == 3
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "polars lazy", "pyarrow", "pyarrow in pandas"])
+@pytest.mark.parametrize(
+    "names", [("arg1", "rel", "arg2"), ("subject", "predicate", "object"), ("head", "relation", "tail")]
+)
+def test_frames_of_every_library_by_their_usual_names(library: str, names: tuple[str, str, str]) -> None:
+    module = pytest.importorskip(library.split()[0])
+    table = {"id": [1, 2, 3, 4]} | dict(zip(names, map(list, zip(*TRIPLES, strict=True)), strict=True))
+    if library.startswith("pyarrow"):
+        pytest.importorskip("pandas")
+        frame = module.table(table) if library == "pyarrow" else module.table(table).to_pandas()
+    else:
+        frame = module.DataFrame(table)
+        frame = frame.lazy() if library == "polars lazy" else frame
+    assert named(Facts.from_frame(frame)) == named(Facts.from_triples(TRIPLES))
+    assert named(Facts.from_frame(frame, count="id")) == named(Facts.from_triples(TRIPLES, counts=[1, 2, 3, 4]))
+
+
+def test_missing_values_of_every_library_are_named() -> None:
+    broken = {"arg1": ["a", None], "rel": ["r", "r"], "arg2": ["b", "c"]}
+    for library in ("pandas", "polars"):
+        module = pytest.importorskip(library)
+        with pytest.raises(ValueError, match="'arg1' has no value in row 1"):
+            Facts.from_frame(module.DataFrame(broken))
 
 
 def test_frames_with_mistakes_are_explained() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from relsim import Facts, IngestError, read_openie
 from relsim import textfiles as text_files
-from relsim.formats import READERS
 
 ROWS = [("Paris", "is in", "France", "0.9"), ("Rome", "is in", "Italy", "0.5"), ("Paris", "is in", "France", "0.7")]
 
@@ -54,29 +53,31 @@ def adds_up(facts: Facts) -> bool:
     return r.lines == r.blank + r.header + r.bad + r.below_confidence + r.used
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize(("ending", "compress", "mark"), [("\n", False, b""), ("\r\n", True, b"\xef\xbb\xbf")])
 def test_every_format_is_recognised_whatever_its_wrapping(
     name: str, ending: str, compress: bool, mark: bytes, tmp_path: Path
 ) -> None:
     data = mark + ending.join(WRITERS[name](*row) for row in ROWS).encode() + ending.encode()
-    facts = read(write(tmp_path, gzip.compress(data) if compress else data))
+    path = write(tmp_path, gzip.compress(data) if compress else data)
+    facts = read(path)
     surface = {("Paris", "is in", "France"): 2.0, ("Rome", "is in", "Italy"): 1.0}
     prefixed = {(f"n {h}", f"n {r}", f"n {t}"): n for (h, r, t), n in surface.items()}
-    assert named(facts) == (prefixed if name in ("reverb", "cesi") else surface)
+    assert named(facts) == surface
+    assert named(read(path, normalise="extractor")) == (prefixed if name in ("reverb", "cesi") else surface)
     assert facts.ingest is not None
     assert facts.ingest.used == facts.ingest.lines == 3 + (facts.ingest.blank)
     assert next(iter(facts.ingest.formats.values())).startswith(name)
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_surface_text_and_a_forced_format(name: str, tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join(WRITERS[name](*row) for row in ROWS))
     forced = read(path, format=name, normalise=False)
     assert named(forced) == {("Paris", "is in", "France"): 2.0, ("Rome", "is in", "Italy"): 1.0}
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_bad_lines_are_counted_and_shown_with_their_number(name: str, tmp_path: Path) -> None:
     good = [WRITERS[name](f"h{i}", "r", f"t{i}", "0.5") for i in range(20)]
     bad = {"reverb": "only\tthree\tcells", "tsv": "one\ttwo", "csv": 'a,b,"open', "cesi": '{"triple": ["a", "b"]}'}
@@ -228,7 +229,7 @@ def test_several_files_and_folders_add_up(tmp_path: Path) -> None:
         (b"head\trelation\ttail\n", "no usable line.*1 header"),
         (b"\x00\x01\x02\x03" * 100, "binary data"),
         ("a\tr\tb\n".encode("utf-16"), "UTF-16"),
-        (b"PAR1rest", "Parquet.*from_frame"),
+        (b"PAR1rest", "the Parquet file is damaged"),
         (b"Just a sentence.\nAnd another, or two.\n", "no known format.*--format reverb|tsv|csv|cesi"),
         (b'[{"h": 1}]', "a JSON list"),
         (b"a b c\n" * 5, "1 TAB columns"),
@@ -252,8 +253,13 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
         read_openie([])
     with pytest.raises(ValueError, match="did you mean 'reverb'"):
         read(tmp_path / "triples.tsv", format="revreb")
-    with pytest.raises(ValueError, match="min_support is 0"):
-        read(tmp_path / "triples.tsv", min_support=0)
+    for options, message in (
+        ({"min_support": 0}, "min_support is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"memory_limit": "much"}, "memory_limit is 'much'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "triples.tsv", **options)
 
 
 def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,8 +287,55 @@ def test_a_nul_byte_far_into_a_file_is_a_bad_line(tmp_path: Path, monkeypatch: p
     assert named(facts) == {("a", "r", "b"): 51.0}
 
 
+def test_mixed_encodings_and_a_stray_byte_order_mark(tmp_path: Path) -> None:
+    parts = ["Köln\tis in\tBRD".encode("latin-1"), "Köln\tis in\tBRD".encode(), "\ufeffKöln\tis in\tBRD".encode()]
+    facts = read(write(tmp_path, b"\n".join(parts)))
+    assert facts.ingest is not None
+    assert (facts.ingest.latin1_lines, facts.ingest.used) == (1, 3)
+    assert named(facts)["Köln", "is in", "BRD"] == 2.0
+
+
+def test_one_relation_and_a_relation_with_one_fact(tmp_path: Path) -> None:
+    one = read(write(tmp_path, "a\tis by\tb\n" * 5 + "c\tis by\td\n"))
+    assert (one.relations, one.support.tolist(), one.mentions.tolist()) == (["is by"], [2], [6.0])
+    single = read(write(tmp_path, "a\tis by\tb\n"))
+    assert named(single) == {("a", "is by", "b"): 1.0}
+    kept = read(write(tmp_path, "a\tis by\tb\n"), min_support=2)
+    assert kept.ingest is not None
+    assert (kept.num_relations, kept.ingest.below_support) == (0, (("is by", 1),))
+
+
+def test_rows_that_are_all_the_same(tmp_path: Path) -> None:
+    facts = read(write(tmp_path, "a\tis by\tb\n" * 20_000))
+    assert named(facts) == {("a", "is by", "b"): 20_000.0}
+    assert facts.ingest is not None
+    assert (facts.ingest.used, facts.ingest.distinct_facts) == (20_000, 1)
+
+
+@pytest.mark.parametrize("relations", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_as_many_relations_as_rows(relations: int, tmp_path: Path) -> None:
+    path = write(tmp_path, "".join(f"a{i % 97}\tverb{i} to\tb{i % 89}\n" for i in range(relations)))
+    facts = read(path, memory_limit="500MB")
+    assert (facts.num_relations, len(facts)) == (relations, relations)
+    assert facts.relations == sorted(facts.relations)
+    none = read(path, min_support=2)
+    assert none.ingest is not None
+    assert (len(none), len(none.ingest.below_support), none.ingest.below_support_facts) == (0, relations, relations)
+    assert len(str(none.ingest)) < 2000
+
+
+def test_threads_and_memory_change_nothing(tmp_path: Path) -> None:
+    rows = [f"The H{i % 701}\t{'was' if i % 3 else 'is'} made{i % 53} by\tt{i % 907}" for i in range(40_000)]
+    path = write(tmp_path, "\n".join(rows))
+    one = read(path, threads=1, memory_limit="200MB")
+    two = read(path, threads=2)
+    assert named(one) == named(two)
+    assert (one.entities, one.relations) == (two.entities, two.relations)
+    assert one.num_relations == 53
+
+
 def test_real_files(data_dir: Path) -> None:
-    base = read_openie(data_dir / "openie/cesi/base")
+    base = read_openie(data_dir / "openie/cesi/base", normalise="extractor")
     assert base.ingest is not None
     assert (base.ingest.lines, base.ingest.distinct_facts, base.ingest.distinct_phrases) == (9039, 4535, 3196)
     native = read_openie(data_dir / "openie/carb/system_outputs/test/reverb_output.txt.gz", min_support=1)
