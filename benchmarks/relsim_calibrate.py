@@ -1,232 +1,264 @@
-"""Fit the coefficients of ``relsim/calibration.json`` and say how well they do on phrases they have not seen.
+"""Fit the coefficients of ``relsim/calibration.json`` and say how well they do on relations they have not seen.
 
-    python -m benchmarks.relsim_calibrate --data DATA_FOLDER [--neural] [--write]
+    python -m benchmarks.relsim_calibrate [--neural] [--encoder] [--write]
 
-Count regime, two sources of equal weight: ComBO validation (gold relation ids; phrases with at least three occurrences)
-teaches what shared words are worth, samples of 5 to 60 facts of FB15k-237 relations what shared arguments are worth.
-Rich regime: both phrases have many facts but no neural fit decides; samples of 50 to 2,000 facts, no text. Neural
-regime: a model fitted on FB15k-237, each relation with enough facts split into four disjoint parts.
+Phrases with few facts: ComBO validation (gold relation ids), with and without types and an encoder. Shared facts:
+overlapping samples of 12 to 60, and of 50 to 2,000 facts of relations of FB15k-237, CoDEx-M and NELL-995; WD50K is the
+second source: no coefficient was fitted to it, though the features were chosen with all four in view. Parts: disjoint
+parts of relations, where agreement is zero by
+construction. Neural: a model fitted on FB15k-237, each relation with enough facts in four disjoint parts.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from relsim.calibration import Calibration, fit_logistic
+from relsim.contradiction import contradiction
 from relsim.counts import Counts, Float
+from relsim.encoding import VIEWS, Encoded
 from relsim.facts import Facts
-from relsim.features import count_features, neural_features
-from relsim.openie import read_openie
+from relsim.features import count_features, fact_features, neural_features, text_features
+from relsim.guard import text_regime
+from relsim.profiles import Profiles
+from relsim.reliability import reliability
 
-COUNT = ("log_kl", "tfidf", "root_pairs", "tokens")
-RICH = ("log_kl", "root_pairs")  # with tf-idf or a veto the weights change sign between samples
-Labelled = tuple[dict[str, Float], Float, np.ndarray, tuple[np.ndarray, np.ndarray]]
+from .common import row, save
+from .relsim_sources import combo, copies, disjoint_parts, folds, knowledge_base
 
+_FOR = ("tfidf", "root_pairs", "contained", "deficit", "tokens", "words", "everything", "kinds", "signatures")
+SIGN = {"log_kl": -1, **dict.fromkeys(_FOR, 1), **{f"sense_{view}": 1 for view in VIEWS}}
+FACTS = ("log_kl", "contained", "deficit", "log_n")
+FITTED, SECOND = ("FB15k-237", "CoDEx-M", "NELL-995"), "WD50K"
+TEXT_RIDGE = 20.0
 
-def combo(folder: Path) -> Labelled:
-    """Features, labels, group of each phrase, and pairs of ComBO phrases with at least three occurrences."""
-    with gzip.open(folder / "openie/combo/revised.val.json.gz", "rt", encoding="utf-8") as stream:
-        rows = json.load(stream)
-    triples = [tuple(" ".join(row[key]["name"]) for key in "hrt") for row in rows]
-    occurrences = Counter(relation for _, relation, _ in triples)
-    gold: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for row, (_, relation, _) in zip(rows, triples, strict=True):
-        if row["r"]["id"]:
-            gold[relation][row["r"]["id"]] += 1
-    kept = {relation for relation, count in occurrences.items() if count >= 3 and relation in gold}
-    facts = Facts.from_triples([triple for triple in triples if triple[1] in kept])
-    return _labelled(facts, [gold[relation].most_common(1)[0][0] for relation in facts.relations])
+Features = dict[str, Float]
 
 
-def copies(facts: Facts, seed: int, *, least: int = 5, most: int = 60, names: tuple[str, ...] = COUNT) -> Labelled:
-    """Two to four samples of ``least`` to ``most`` facts of every relation that has four times ``least``.
+class Labelled:
+    """Features and labels of all pairs of a set of facts; ``groups``: what stays together in a fold."""
 
-    The samples of a relation are drawn from a common part of it, at most four times ``most``, so that they overlap.
-    """
-    rng = np.random.default_rng(seed)
-    relation = facts.relation.numpy()
-    rows, phrases = [], []
-    for r in np.flatnonzero(facts.support.numpy() >= 4 * least):
-        own = np.flatnonzero(relation == r)
-        part = rng.permutation(own)[: int(np.exp(rng.uniform(np.log(4 * least), np.log(4 * most))))]
-        for copy in range(int(rng.integers(2, 5))):
-            size = min(int(np.exp(rng.uniform(np.log(least), np.log(most)))), len(part))
-            picked = rng.choice(part, size, replace=False)
-            rows += picked.tolist()
-            phrases += [f"q{r}x{copy}"] * size
-    entities = facts.entities
-    head, tail = facts.head.numpy()[rows], facts.tail.numpy()[rows]
-    sample = Facts.from_triples([(entities[h], n, entities[t]) for h, n, t in zip(head, phrases, tail, strict=True)])
-    return _labelled(sample, [name.split("x")[0] for name in sample.relations], names)
+    def __init__(self, features: Features, groups: Any, gold: Any) -> None:
+        self.i, self.j = np.triu_indices(len(gold), 1)
+        self.features, self.groups = features, groups
+        self.label = (gold[self.i] == gold[self.j]).astype(float)
+
+    def take(self, rows: Any) -> Features:
+        """Keep some pairs."""
+        return {name: values[rows] for name, values in self.features.items()}
 
 
-def _labelled(facts: Facts, group: list[str], names: tuple[str, ...] = COUNT) -> Labelled:
-    i, j = np.triu_indices(facts.num_relations, 1)
-    groups = np.array(group)
-    features = {name: values for name, values in count_features(Counts(facts), (i, j)).items() if name in names}
-    return features, (groups[i] == groups[j]).astype(float), groups, (i, j)
+def of_samples(facts: Facts, gold: Any, names: Sequence[str]) -> Labelled:
+    at = np.triu_indices(facts.num_relations, 1)
+    counts = Counts(facts)
+    features = fact_features(counts, at, contradiction(counts, at)) | count_features(counts, at)
+    return Labelled({name: features[name] for name in names}, gold, gold)
 
 
-def _folds(labelled: Labelled, seed: int, by_group: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs inside one half of the phrases (or of the relations behind them), and pairs inside the other half."""
-    _, _, groups, (i, j) = labelled
-    rng = np.random.default_rng(seed)
-    half = rng.permutation(len(groups)) % 2
-    if by_group:
-        names, place = np.unique(groups, return_inverse=True)
-        half = (rng.permutation(len(names)) % 2)[place]
-    for side in (0, 1):
-        yield (half[i] == side) & (half[j] == side), (half[i] != side) & (half[j] != side)
-
-
-def _take(features: dict[str, Float], rows: np.ndarray) -> dict[str, Float]:
-    return {name: values[rows] for name, values in features.items()}
-
-
-def score(label: Float, p: Float) -> dict[str, float]:
-    base = float(label.mean())
-    return {
-        "average_precision": float(average_precision_score(label, p)),
-        "roc_auc": float(roc_auc_score(label, p)),
-        "brier": float(brier_score_loss(label, p)),
-        "brier_of_base_rate": base * (1.0 - base),
-        "base_rate": base,
-    }
-
-
-def join(sources: list[tuple[dict[str, Float], Float]]) -> Calibration:
-    """Fit on several sources, each with the weight of the first."""
+def fit(sources: Sequence[tuple[Features, Float]], **options: Any) -> Calibration:
     features = {name: np.concatenate([f[name] for f, _ in sources]) for name in sources[0][0]}
-    label = np.concatenate([y for _, y in sources])
-    weight = np.concatenate([np.full(len(y), len(sources[0][1]) / len(y)) for _, y in sources])
-    return fit_logistic(features, label, weight=weight)
+    return fit_logistic(features, np.concatenate([y for _, y in sources]), sign=SIGN, **options)
 
 
-def rich_regime(folder: Path) -> dict[str, object]:
-    facts = read_openie(folder / "kg/FB15k-237/train.txt.gz")
-    sampled = copies(facts, 0, least=50, most=2000, names=RICH)
-    label = sampled[1]
-    rows = [
-        score(label[test], fit_logistic(_take(sampled[0], fit), label[fit]).probability(_take(sampled[0], test)))
-        for seed in range(5)
-        for fit, test in _folds(sampled, seed, True)
-    ]
-    return _entry(
-        fit_logistic(sampled[0], label),
-        {
-            "fitted_on": "samples of 50 to 2000 facts of FB15k-237 training relations, without text",
-            "pairs": len(label),
-            "cross_validation": "5 x 2 halves of the relations, pairs inside the held-out half, mean",
-            "held_out": _mean(rows),
-        },
-    )
+def fit_shrunk(source: Labelled, rows: Any, seeds: int = 3) -> Calibration:
+    """Fit on pairs ``rows`` of one small source, the log-odds then scaled to what halves of them say of other halves.
+
+    With few phrases the weights fit those phrases: stated probabilities of other phrases would be too extreme.
+    """
+    model = fit([(source.take(rows), source.label[rows])], ridge=TEXT_RIDGE)
+    odds, label = [], []
+    for seed in range(seeds):
+        for train, test in folds(source.groups, source.i, source.j, seed + 100):
+            inner = fit([(source.take(train & rows), source.label[train & rows])], ridge=TEXT_RIDGE)
+            p = inner.probability(source.take(test & rows))
+            odds.append(np.log(p) - np.log1p(-p))
+            label.append(source.label[test & rows])
+    scale = fit_logistic({"odds": np.concatenate(odds)}, np.concatenate(label), ridge=0.0)
+    a = scale.weights[0]
+    return Calibration(model.features, tuple(a * w for w in model.weights), a * model.intercept + scale.intercept)
 
 
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: round(float(np.mean([row[key] for row in rows])), 4) for key in rows[0]}
+def text_held_out(source: Labelled) -> dict[str, Any]:
+    stated, labels = [], []
+    for train, test in folds(source.groups, source.i, source.j, 0):
+        stated.append(fit_shrunk(source, train).probability(source.take(test)))
+        labels.append(source.label[test])
+    return judged(np.concatenate(labels), np.concatenate(stated))
 
 
-def count_regime(folder: Path) -> dict[str, object]:
-    text = combo(folder)
-    facts = read_openie(folder / "kg/FB15k-237/train.txt.gz")
-    sampled = copies(facts, 0)
-    found: dict[str, list[dict[str, float]]] = {"combo": [], "samples": []}
-    for seed in range(5):
-        for (fit_a, test_a), (fit_b, test_b) in zip(
-            _folds(text, seed, False), _folds(sampled, seed, True), strict=True
-        ):
-            model = join([(_take(text[0], fit_a), text[1][fit_a]), (_take(sampled[0], fit_b), sampled[1][fit_b])])
-            for name, source, test in (("combo", text, test_a), ("samples", sampled, test_b)):
-                found[name].append(score(source[1][test], model.probability(_take(source[0], test))))
-    model = join([(text[0], text[1]), (sampled[0], sampled[1])])
-    return _entry(
-        model,
-        {
-            "fitted_on": "ComBO validation (phrases with at least 3 occurrences, gold = majority relation id) and "
-            "samples of 5 to 60 facts of FB15k-237 training relations, equal weight",
-            "pairs": {"combo": len(text[1]), "samples": len(sampled[1])},
-            "cross_validation": "5 x 2 halves of the phrases (ComBO) and of the relations (samples), pairs inside the "
-            "held-out half, mean",
-            "held_out": {name: _mean(rows) for name, rows in found.items()},
-        },
-    )
+def held_out(sources: Sequence[Labelled], **options: Any) -> list[dict[str, Any]]:
+    """Reliability on each source of probabilities fitted on the other half of the groups of all, both halves together."""
+    stated: list[list[Float]] = [[] for _ in sources]
+    labels: list[list[Float]] = [[] for _ in sources]
+    for both in zip(*(folds(s.groups, s.i, s.j, 0) for s in sources), strict=True):
+        model = fit([(s.take(train), s.label[train]) for s, (train, _) in zip(sources, both, strict=True)], **options)
+        for k, (s, (_, test)) in enumerate(zip(sources, both, strict=True)):
+            stated[k].append(model.probability(s.take(test)))
+            labels[k].append(s.label[test])
+    return [judged(np.concatenate(y), np.concatenate(p)) for y, p in zip(labels, stated, strict=True)]
 
 
-def _entry(model: Calibration, provenance: dict[str, object]) -> dict[str, object]:
+def judged(label: Float, p: Float) -> dict[str, Any]:
+    found = asdict(reliability(label, p))
+    rounded = {key: round(float(value), 4) if isinstance(value, float) else value for key, value in found.items()}
+    rounded["stated"] = [{key: round(float(value), 4) for key, value in s.items()} for s in found["stated"]]
+    return rounded
+
+
+def entry(model: Calibration, **provenance: Any) -> dict[str, Any]:
     weights = {name: round(weight, 6) for name, weight in zip(model.features, model.weights, strict=True)}
     return {"weights": weights, "intercept": round(model.intercept, 6), "provenance": provenance}
 
 
-def neural_regime(folder: Path, *, least: int = 400, epochs: int = 4, seed: int = 0) -> dict[str, object]:
+def text_regimes(folder: Path, encoder: Any) -> dict[str, Any]:
+    gold = combo(folder)
+    at = np.triu_indices(gold.facts.num_relations, 1)
+    counts = Counts(gold.facts)
+    out = {}
+    for typed in (False, True):
+        for encoded in (False, True) if encoder else (False,):
+            # Ids of types tell more apart; an encoder needs their names.
+            profiles = Profiles(gold.facts, types=gold.types if typed else None)
+            vectors = Encoded(gold.facts, encoder, types=gold.type_names if typed else None) if encoded else None
+            own = np.arange(gold.facts.num_relations)
+            source = Labelled(text_features(counts, at, profiles, vectors), own, gold.gold)
+            out[text_regime(types=typed, encoder=encoded)] = entry(
+                fit_shrunk(source, np.ones(len(source.label), dtype=np.bool_)),
+                fitted_on="ComBO validation, phrases with at least 3 occurrences, gold = majority relation id",
+                pairs=len(source.label),
+                cross_validation="halves of the phrases, pairs inside the held-out half",
+                held_out={"ComBO": text_held_out(source)},
+            )
+    return out
+
+
+def fact_regime(folder: Path, least: int, most: int, names: Sequence[str]) -> dict[str, Any]:
+    sources = [of_samples(*copies(knowledge_base(folder, name), 0, least=least, most=most), names) for name in FITTED]
+    model = fit([(s.features, s.label) for s in sources])
+    second = of_samples(*copies(knowledge_base(folder, SECOND), 0, least=least, most=most), names)
+    return entry(
+        model,
+        fitted_on=f"overlapping samples of {least} to {most:,} facts of relations of {', '.join(FITTED)}, without text",
+        pairs=sum(len(s.label) for s in sources),
+        cross_validation="halves of the relations, pairs inside the held-out half",
+        held_out=dict(zip(FITTED, held_out(sources), strict=True)),
+        second_source={SECOND: judged(second.label, model.probability(second.features))},
+    )
+
+
+def parts_regime(folder: Path) -> dict[str, Any]:
+    names = ("log_kl", "tfidf", "log_n")
+    source = of_samples(*disjoint_parts(knowledge_base(folder, "FB15k-237"), 0, least=60, most=2000), names)
+    model = fit([(source.features, source.label)])
+    second = of_samples(*disjoint_parts(knowledge_base(folder, SECOND), 0, least=60, most=2000), names)
+    return entry(
+        model,
+        fitted_on="relations of FB15k-237 with at least 60 facts, at most 2,000 of each, in 4 disjoint parts",
+        pairs=len(source.label),
+        cross_validation="halves of the relations, pairs inside the held-out half",
+        held_out={"FB15k-237": held_out([source])[0]},
+        second_source={SECOND: judged(second.label, model.probability(second.features))},
+    )
+
+
+def screens(folder: Path) -> dict[str, Any]:
+    """Models that only choose which pairs are looked at closely."""
+    gold = combo(folder)
+    at = np.triu_indices(gold.facts.num_relations, 1)
+    text = Labelled(count_features(Counts(gold.facts), at), gold.gold, gold.gold)
+    base = knowledge_base(folder, "FB15k-237")
+    few = of_samples(*copies(base, 0, least=5, most=60), tuple(text.features))
+    many = of_samples(*copies(base, 0, least=50, most=2000), ("log_kl", "root_pairs"))
+    weight = np.concatenate([np.ones(len(text.label)), np.full(len(few.label), len(text.label) / len(few.label))])
+    return {
+        "screen": entry(
+            fit([(text.features, text.label), (few.features, few.label)], weight=weight),
+            fitted_on="ComBO validation and samples of 5 to 60 facts of FB15k-237 relations, equal weight",
+        ),
+        "screen many facts": entry(
+            fit([(many.features, many.label)]), fitted_on="samples of 50 to 2,000 facts of FB15k-237 relations"
+        ),
+    }
+
+
+def neural_regime(folder: Path, *, least: int = 400, epochs: int = 4) -> dict[str, Any]:
     from relsim.neural import neural_similarity
 
-    facts = read_openie(folder / "kg/FB15k-237/train.txt.gz")
-    rng = np.random.default_rng(seed)
-    relation = facts.relation.numpy()
-    part = np.zeros(len(facts), dtype=np.int64)
-    many = np.flatnonzero(facts.support.numpy() >= least)
-    for r in many:
-        own = rng.permutation(np.flatnonzero(relation == r))
-        part[own] = np.arange(len(own)) % 4
-    e = facts.entities
-    split = Facts.from_triples(
-        [
-            (e[h], f"q{r}x{p}", e[t])
-            for h, r, t, p in zip(
-                facts.head.tolist(), relation.tolist(), facts.tail.tolist(), part.tolist(), strict=True
-            )
-            if facts.support[r] >= 50
-        ]
+    facts, gold = disjoint_parts(knowledge_base(folder, "FB15k-237"), 0, least=least, most=1 << 60, others=50)
+    kl = neural_similarity(facts, epochs=epochs, seed=0).kl.numpy()
+    i, j = np.triu_indices(len(gold), 1)
+    source = Labelled(neural_features(kl[i, j], kl[j, i]), gold, gold)
+    return entry(
+        fit_logistic(source.features, source.label),
+        fitted_on=f"FB15k-237 training facts, relations with at least {least} facts in 4 disjoint parts, beside the "
+        f"other relations with at least 50; {epochs} epochs, seed 0",
+        pairs=len(i),
+        cross_validation="halves of the relations, pairs inside the held-out half",
+        held_out={"FB15k-237": held_out([source])[0]},
     )
-    kl = neural_similarity(split, epochs=epochs, seed=seed).kl.numpy()
-    groups = np.array([name.split("x")[0] for name in split.relations])
-    i, j = np.triu_indices(len(groups), 1)
-    labelled: Labelled = (neural_features(kl[i, j], kl[j, i]), (groups[i] == groups[j]).astype(float), groups, (i, j))
-    rows = [
-        score(
-            labelled[1][test],
-            fit_logistic(_take(labelled[0], fit), labelled[1][fit]).probability(_take(labelled[0], test)),
-        )
-        for s in range(5)
-        for fit, test in _folds(labelled, s, True)
-    ]
-    return _entry(
-        fit_logistic(labelled[0], labelled[1]),
-        {
-            "fitted_on": f"FB15k-237 training facts, {len(many)} relations with at least {least} facts split into 4 "
-            f"disjoint parts, beside the other relations with at least 50; {epochs} epochs, seed {seed}",
-            "pairs": len(i),
-            "cross_validation": "5 x 2 halves of the relations, pairs inside the held-out half, mean",
-            "held_out": _mean(rows),
-        },
-    )
+
+
+def rows_of(regimes: dict[str, Any]) -> list[dict[str, Any]]:
+    out = []
+    for name, regime in regimes.items():
+        found = regime["provenance"].get("held_out", {})
+        second = regime["provenance"].get("second_source", {})
+        for source, values in [*found.items(), *((f"{key} (second source)", v) for key, v in second.items())]:
+            if not isinstance(values, dict):  # coefficients kept from an older run
+                continue
+            n = values["pairs"]
+            out += [
+                row(f"{name}, {source}: {what}", values[key], "0 to 1", n=n, target=target, met=met(values[key]))
+                for what, key, target, met in (
+                    ("Brier skill", "brier_skill", ">= .25", lambda v: bool(v >= 0.25)),
+                    ("log-loss skill", "log_skill", ">= .25", lambda v: bool(v >= 0.25)),
+                    ("calibration error among p >= .2", "error", "<= .05", lambda v: bool(v <= 0.05)),
+                )
+            ]
+            for s in values["stated"]:
+                inside = s["low"] <= s["precision"] <= s["high"]
+                interval = f"inside {s['low']:.3f} to {s['high']:.3f}"
+                what = f"{name}, {source}: precision where {s['precision']:g} is stated"
+                out.append(row(what, s["found"], "0 to 1", n=int(s["pairs"]), target=interval, met=inside))
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("HYREL_DATA", "data")))
+    parser.add_argument("--encoder", action="store_true", help="fit the regimes with a sentence encoder too (a minute)")
     parser.add_argument("--neural", action="store_true", help="fit the neural regime too (minutes)")
-    parser.add_argument("--write", action="store_true", help="write relsim/calibration.json")
+    parser.add_argument("--write", action="store_true", help="write relsim/calibration.json and the results")
     args = parser.parse_args()
+    encoder = None
+    if args.encoder:
+        from tasks.encoder import sentence_encoder
+
+        encoder = sentence_encoder()
     target = Path(__file__).parents[1] / "relsim/calibration.json"
     regimes = json.loads(target.read_text("utf-8"))["regimes"] if target.exists() else {}
-    regimes["count"] = count_regime(args.data)
-    regimes["rich"] = rich_regime(args.data)
+    regimes |= screens(args.data) | text_regimes(args.data, encoder)
+    regimes["facts"] = fact_regime(args.data, 12, 60, FACTS)
+    regimes["many facts"] = fact_regime(args.data, 50, 2000, FACTS)
+    regimes["parts"] = parts_regime(args.data)
     if args.neural:
         regimes["neural"] = neural_regime(args.data)
-    command = "python -m benchmarks.relsim_calibrate --data DATA_FOLDER --neural --write"
+    regimes = {name: regimes[name] for name in sorted(regimes)}
+    flags = " --encoder" * args.encoder + " --neural" * args.neural
+    command = f"python -m benchmarks.relsim_calibrate{flags} --write"
     text = json.dumps({"schema": 1, "command": command, "regimes": regimes}, indent=2) + "\n"
     print(text)
     if args.write:
         target.write_text(text, "utf-8")
+        print(save("relsim_calibrate", command, rows_of(json.loads(text)["regimes"]), threads=1))
 
 
 if __name__ == "__main__":

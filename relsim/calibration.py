@@ -53,7 +53,7 @@ class Calibration:
 
 @cache
 def load_calibration(regime: str) -> Calibration:
-    """Load the model of a regime, "count", "rich" or "neural", from the package.
+    """Load the model of a regime, such as "facts" or "neural", from the package.
 
     Raises
     ------
@@ -69,9 +69,17 @@ def load_calibration(regime: str) -> Calibration:
 
 
 def fit_logistic(
-    features: Mapping[str, Float], label: Float, *, weight: Float | None = None, ridge: float = 1.0
+    features: Mapping[str, Float],
+    label: Float,
+    *,
+    weight: Float | None = None,
+    ridge: float = 1.0,
+    sign: Mapping[str, int] | None = None,
 ) -> Calibration:
     """Fit a logistic model by Newton's method, the features standardised inside so that the ridge treats all alike.
+
+    A feature whose weight comes out with the wrong sign is left out, the worst first, and the rest fitted again: a
+    divergence that speaks for a merge would be an accident of the sample.
 
     Parameters
     ----------
@@ -83,6 +91,8 @@ def fit_logistic(
         Weight of each case ``(n,)``; 1 when left out.
     ridge
         Penalty ``ridge / 2 * sum(w ** 2)`` on the standardised weights, not on the intercept.
+    sign
+        Feature to the sign its weight must have, 1 or -1; features that are not named may have either.
 
     Raises
     ------
@@ -92,6 +102,21 @@ def fit_logistic(
     if len(set(np.unique(label))) < 2:
         raise ValueError("labels are all equal, expected positive and negative cases")
     names = tuple(features)
+    while True:
+        model, scaled = _newton({name: features[name] for name in names}, label, weight, ridge)
+        wrong = {name: abs(w) for name, w in scaled.items() if w * (sign or {}).get(name, 0) < 0}
+        if not wrong:
+            return model
+        names = tuple(name for name in names if name != max(wrong, key=wrong.__getitem__))
+
+
+def _newton(
+    features: Mapping[str, Float], label: Float, weight: Float | None, ridge: float
+) -> tuple[Calibration, dict[str, float]]:
+    """The model, and its weights on the standardised features."""
+    names = tuple(features)
+    if not names:
+        raise ValueError("no feature has a weight of the sign it must have")
     raw = np.stack([np.asarray(features[name], dtype=np.float64) for name in names], axis=1)
     mean, scale = raw.mean(axis=0), raw.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -109,4 +134,5 @@ def fit_logistic(
         if np.abs(step).max() < 1e-10:
             break
     weights = beta[1:] / scale
-    return Calibration(names, tuple(weights.tolist()), float(beta[0] - weights @ mean))
+    model = Calibration(names, tuple(weights.tolist()), float(beta[0] - weights @ mean))
+    return model, dict(zip(names, beta[1:].tolist(), strict=True))

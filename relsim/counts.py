@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relsim.facts import Facts
+
+if TYPE_CHECKING:
+    from relsim.contradiction import Coverage
 
 __all__ = ["At", "Counts", "Float", "dot"]
 
@@ -98,6 +101,15 @@ class Counts:
     def total(self) -> Float:
         """Float64 ``(R,)``: counts of each relation."""
         return np.asarray(self.head.sum(axis=1), dtype=np.float64).reshape(-1)
+
+    @cached_property
+    def coverage(self) -> dict[str, Coverage]:
+        """For "head" and "tail", how many different others each relation has with each argument."""
+        from relsim.contradiction import Coverage
+
+        seen = (self._weight > 0).astype(np.float64)
+        sides = {"head": self.facts.head.numpy(), "tail": self.facts.tail.numpy()}
+        return {name: Coverage(self._matrix(ids, self.facts.num_entities, seen)) for name, ids in sides.items()}
 
     @cached_property
     def text(self) -> Any:

@@ -1,19 +1,25 @@
-"""Relation redundancy: which phrases mean the same, how sure that is, and which measure said so."""
+"""Relation redundancy: which phrases mean the same, how sure that is, and which evidence said so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from relsim import neural as fitting
 from relsim.calibration import load_calibration
-from relsim.clusters import Cluster, complete_linkage
+from relsim.clusters import Cluster, cluster_id, complete_linkage
+from relsim.contradiction import disjoint_by_construction
 from relsim.counts import Counts
+from relsim.encoding import Encoded, Encoder
 from relsim.facts import Facts
+from relsim.guard import Guard
+from relsim.induced import induced_types
+from relsim.profiles import Profiles, Types
 from relsim.ranking import rank_pairs
 from relsim.redundant import RedundancyResult
 from relsim.result import RelationSimilarity
+from relsim.review import Review
 from relsim.scoring import keep_best
 from relsim.tables import PairTable
 
@@ -28,7 +34,12 @@ def redundancy(
     *,
     min_facts: int = 50,
     neural: str = "auto",
-    threshold: float = 0.5,
+    threshold: float | None = None,
+    precision: float | None = None,
+    types: Types | str | None = None,
+    encoder: Encoder | None = None,
+    contradiction: str = "auto",
+    review: Review | None = None,
     top: int = 50,
     seed: int = 0,
     epochs: int | None = None,
@@ -36,10 +47,11 @@ def redundancy(
 ) -> RedundancyResult:
     """Find redundant relation phrases.
 
-    A pair in which either phrase has fewer than ``min_facts`` distinct facts is decided by smoothed count KL, shared
-    arguments and shared tokens; neural KL with ten facts a phrase is worse than nothing. With more facts neural KL
-    decides, or counts alone where no fit is made and for the comparison with arguments exchanged. Each of these scores
-    becomes a probability by a logistic model fitted on labelled data (see ``relsim/calibration.json``).
+    Each pair is decided by the best evidence there is for it, and says which: neural KL where both phrases have
+    ``min_facts`` facts and a similarity exists; shared facts and count KL where there are enough of them; and otherwise
+    the words of the phrases and of their arguments, with types and a sentence encoder where given. Each becomes a
+    probability by a logistic model fitted on labelled data (``relsim/calibration.json``). A pair that disagrees on the
+    arguments both phrases have is not merged, however alike the distributions.
 
     Parameters
     ----------
@@ -54,7 +66,20 @@ def redundancy(
         "auto": neural KL where both phrases have ``min_facts`` facts, if these phrases have ``LEAST_FACTS_TO_FIT``
         facts in all or a similarity is given. "never": counts and text only.
     threshold
-        Probability, inside (0, 1), from which a pair is redundant; clusters hold pairs at or above it only.
+        Probability, inside (0, 1), from which a pair is redundant; clusters hold pairs at or above it only. 0.5 when
+        neither it nor ``precision`` is given.
+    precision
+        Inside (0, 1): choose the threshold so that the pairs called redundant are right at this rate, as far as the
+        probabilities hold.
+    types
+        Entity to its types, or "induced": clusters of entities by the relations they stand in.
+    encoder
+        A function from texts to vectors ``(n, d)``, for phrases with few facts.
+    contradiction
+        "on", "off" (for relations cut into parts, which agree on nothing by construction), or "auto": off where near
+        relations share many arguments and never a fact.
+    review
+        Marks of a reader: accepted pairs are merged, rejected ones kept apart, the other probabilities adjusted.
     top
         Partners kept a phrase.
     seed, epochs
@@ -65,7 +90,8 @@ def redundancy(
     Raises
     ------
     ValueError
-        For an option out of range, or a similarity that is not over the relations of ``facts``.
+        For an option out of range, a similarity that is not over the relations of ``facts``, or marks that contradict
+        each other.
 
     References
     ----------
@@ -73,22 +99,11 @@ def redundancy(
 
     Examples
     --------
-    >>> facts = Facts.from_triples([(f"e{i}", r, f"f{i}") for i in range(9) for r in ("wrote", "is the author of")])
-    >>> redundancy(facts).clusters[0].members
+    >>> rows = [(f"e{i}", r, f"f{i}") for i in range(20) for r in ("wrote", "is the author of")]
+    >>> redundancy(Facts.from_triples(rows)).clusters[0].members
     ('is the author of', 'wrote')
     """
-    if neural not in ("auto", "never"):
-        raise ValueError(f"neural is {neural!r}, expected 'auto' or 'never'")
-    if not 0.0 < threshold < 1.0:
-        raise ValueError(f"threshold is {threshold}, expected inside 0 to 1")
-    for name, value in (("min_facts", min_facts), ("top", top), ("epochs", epochs)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected 1 or more")
-    if similarity is not None and len(similarity.kl) != facts.num_relations:
-        raise ValueError(
-            f"similarity covers {len(similarity.kl)} relations, facts have {facts.num_relations}; "
-            "both must come from the same relations in the same order"
-        )
+    _check(facts, similarity, neural, threshold, precision, types, contradiction, (min_facts, top, epochs))
     enough = np.flatnonzero(facts.support.numpy() >= min_facts)
     warnings: list[str] = []
     ids = np.arange(facts.num_relations)
@@ -109,15 +124,27 @@ def redundancy(
         warnings += table.similarity.warnings
     counts = Counts(facts)
     known = None if table is None else (table.enough, table.probability)
-    kept = keep_best(counts, top=top, min_facts=min_facts, neural=known, progress=progress)
-    pairs, scores = rank_pairs(counts, kept, table, min_facts=min_facts, threshold=threshold, seed=seed)
+    always = [] if review is None else [link for m in (True, False) for link in review.links(facts.relations, m)]
+    kept = keep_best(counts, top=top, min_facts=min_facts, neural=known, always=always, progress=progress)
+    given = induced_types(facts, seed=seed) if types == "induced" else types
+    profiles = Profiles(facts, types=None if isinstance(given, str) else given)
+    encoded = None if encoder is None else Encoded(facts, encoder, types=profiles.types)
+    guard = Guard(counts, profiles, encoded, table, min_facts=min_facts, off=contradiction == "off")
+    if contradiction == "auto" and len(kept.i) and disjoint_by_construction(guard.nearest(kept.i, kept.j)):
+        guard = Guard(counts, profiles, encoded, table, min_facts=min_facts, off=True)
+        warnings.append(
+            "contradiction evidence is off: near relations share many arguments and never a fact, as if relations had "
+            "been cut into parts; contradiction='on' keeps it"
+        )
+    ranked = rank_pairs(counts, kept, guard, threshold=threshold or 0.5, precision=precision, review=review, seed=seed)
     return RedundancyResult(
         facts=facts,
-        pairs=pairs,
-        clusters=_clusters(facts, pairs, threshold),
+        pairs=ranked.pairs,
+        clusters=_clusters(facts, ranked.pairs, ranked.threshold, review),
         not_enough_evidence=facts.ingest.below_support if facts.ingest is not None else (),
-        baselines=scores,
-        threshold=threshold,
+        baselines=ranked.baselines,
+        details=ranked.details,
+        threshold=ranked.threshold,
         pairs_examined=kept.examined,
         similarity=similarity if use else None,
         similarity_ids=tuple(ids.tolist()) if use else (),
@@ -127,32 +154,79 @@ def redundancy(
             "epochs": epochs,
             "min_facts": min_facts,
             "top": top,
-            "calibration": {
-                regime: load_calibration(regime).provenance
-                for regime in ("count", "rich", *(["neural"] if use else []))
-            },
+            "precision": precision,
+            "review": None if review is None else {"source": review.source, "marks": len(review.marks)},
+            "calibration": {regime: load_calibration(regime).provenance for regime in sorted(guard.used)},
         },
     )
 
 
-def _clusters(facts: Facts, pairs: PairTable, threshold: float) -> tuple[Cluster, ...]:
+def _check(
+    facts: Facts,
+    similarity: RelationSimilarity | None,
+    neural: str,
+    threshold: float | None,
+    precision: float | None,
+    types: Types | str | None,
+    contradiction: str,
+    sizes: Sequence[int | None],
+) -> None:
+    if neural not in ("auto", "never"):
+        raise ValueError(f"neural is {neural!r}, expected 'auto' or 'never'")
+    if contradiction not in ("auto", "on", "off"):
+        raise ValueError(f"contradiction is {contradiction!r}, expected 'auto', 'on' or 'off'")
+    if isinstance(types, str) and types != "induced":
+        raise ValueError(f"types is {types!r}, expected 'induced' or a mapping from entities to their types")
+    for name, rate in (("threshold", threshold), ("precision", precision)):
+        if rate is not None and not 0.0 < rate < 1.0:
+            raise ValueError(f"{name} is {rate}, expected inside 0 to 1")
+    if threshold is not None and precision is not None:
+        raise ValueError(
+            f"threshold={threshold} and precision={precision} are given, expected one: precision sets both"
+        )
+    for name, value in zip(("min_facts", "top", "epochs"), sizes, strict=True):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected 1 or more")
+    if similarity is not None and len(similarity.kl) != facts.num_relations:
+        raise ValueError(
+            f"similarity covers {len(similarity.kl)} relations, facts have {facts.num_relations}; "
+            "both must come from the same relations in the same order"
+        )
+
+
+def _clusters(facts: Facts, pairs: PairTable, threshold: float, review: Review | None) -> tuple[Cluster, ...]:
     """Cluster the equivalent pairs; a narrower, broader or inverse phrase is not the same phrase."""
     same = pairs.take(pairs["kind"] == "equivalent")
     number = {name: k for k, name in enumerate(facts.relations)}
     i = np.fromiter((number[name] for name in same["rel_a"]), np.int64, len(same))
     j = np.fromiter((number[name] for name in same["rel_b"]), np.int64, len(same))
     p = np.asarray(same["p_redundant"], dtype=np.float64)
-    mentions = facts.mentions.tolist()
+    must, cannot = ([] if review is None else review.links(facts.relations, mark) for mark in (True, False))
+    try:
+        found = complete_linkage(i, j, p, size=facts.num_relations, threshold=threshold, must=must, cannot=cannot)
+    except ValueError as error:
+        a, b = (facts.relations[k] for k in error.args[1])
+        raise ValueError(
+            f"{review.source if review else 'review'}: {a!r} and {b!r} are rejected, but accepted pairs chain them "
+            "together; take one of these marks back"
+        ) from None
+    mentions, support = facts.mentions.tolist(), facts.support.tolist()
+    relation = facts.relation.numpy()
+    keys = facts.head.numpy() * np.int64(max(facts.num_entities, 1)) + facts.tail.numpy()
     out = []
-    for ids, known in complete_linkage(i, j, p, size=facts.num_relations, threshold=threshold):
+    for ids, known in found:
         order = sorted(range(len(ids)), key=lambda k: (-mentions[ids[k]], ids[k]))
+        canonical = facts.relations[ids[order[0]]]
         out.append(
             Cluster(
-                canonical=facts.relations[ids[order[0]]],
+                id=cluster_id(canonical),
+                canonical=canonical,
                 members=tuple(facts.relations[ids[k]] for k in order),
                 mentions=tuple(mentions[ids[k]] for k in order),
                 p_redundant=tuple(float(known[order[0], k]) for k in order),
                 weakest=float(known.min()),
+                facts_before=sum(support[k] for k in ids),
+                facts_after=len(np.unique(keys[np.isin(relation, ids)])),
             )
         )
     return tuple(sorted(out, key=lambda cluster: (-len(cluster.members), cluster.canonical)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from relsim.clusters import Cluster
+import numpy as np
+from numpy.typing import NDArray
+
+from relsim.clusters import Cluster, cluster_id
 from relsim.counts import Float
 from relsim.evidence import Evidence, evidence
 from relsim.facts import Facts
@@ -22,6 +26,10 @@ __all__ = ["COLUMNS", "KINDS", "RedundancyResult"]
 COLUMNS = (
     "rel_a", "rel_b", "kind", "p_redundant", "similarity", "kl_ab", "kl_ba", "stderr", "ci_low", "ci_high", "ess",
     "support_a", "support_b", "shared_pairs", "agreement", "decided_by",
+)  # fmt: skip
+_MERGE_COLUMNS = (
+    "cluster", "phrase", "canonical", "p_redundant", "decided_by", "agreement", "agreement_low", "agreement_high",
+    "contradiction", "shared_facts", "examples", "mentions_rewritten", "cluster_facts_before", "cluster_facts_after",
 )  # fmt: skip
 KINDS = ("equivalent", "narrower", "broader", "inverse", "different", "not enough evidence")
 
@@ -47,6 +55,11 @@ class RedundancyResult:
         Phrases below the minimum support with their support, from ingest.
     baselines
         Scores of the count and text baselines for every row of ``pairs``; larger means more alike.
+    details
+        More columns for every row of ``pairs``: ``contradiction`` (contradicted, agrees, not enough evidence, off), the
+        interval of ``agreement`` and the rate of two samples of one relation beside it (``agreement_of_halves``), the
+        ``shared_arguments`` behind it; ``tail_entropy`` in nats, ``tail_lift`` (agreement over that of chance), and
+        ``degenerate``: the second arguments are too few for agreement to mean anything.
     threshold
         Probability from which a pair is called redundant.
     pairs_examined
@@ -64,6 +77,7 @@ class RedundancyResult:
     baselines: Mapping[str, Float]
     threshold: float
     pairs_examined: int
+    details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     similarity: RelationSimilarity | None = None
     similarity_ids: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -75,17 +89,14 @@ class RedundancyResult:
         return self.facts.ingest
 
     @cached_property
-    def canonical_map(self) -> dict[str, tuple[str, int, float]]:
-        """Phrase to (canonical phrase, cluster number, probability): every phrase that was compared, itself if alone."""
+    def canonical_map(self) -> dict[str, tuple[str, str, float]]:
+        """Phrase to (canonical phrase, cluster id, probability): every phrase that was compared, itself if alone."""
         out = {}
-        for number, cluster in enumerate(self.clusters):
+        for cluster in self.clusters:
             for member, p in zip(cluster.members, cluster.p_redundant, strict=True):
-                out[member] = (cluster.canonical, number, p)
-        alone = len(self.clusters)
+                out[member] = (cluster.canonical, cluster.id, p)
         for phrase in self.facts.relations:
-            if phrase not in out:
-                out[phrase] = (phrase, alone, 1.0)
-                alone += 1
+            out.setdefault(phrase, (phrase, cluster_id(phrase), 1.0))
         return out
 
     def evidence(self, a: str, b: str, *, top: int = 10) -> Evidence:
@@ -124,6 +135,17 @@ class RedundancyResult:
             "decided by: " + (", ".join(f"{name} {count:,}" for name, count in measures.items()) or "nothing"),
             f"{len(self.clusters):,} clusters of {merged:,} phrases at p >= {self.threshold:g}",
         ]
+        merged_facts = sum(c.facts_before - c.facts_after for c in self.clusters)
+        if self.clusters:
+            rewritten = sum(sum(c.mentions[1:]) for c in self.clusters)
+            out.append(f"applying them rewrites {rewritten:,.0f} mentions and makes {merged_facts:,} facts equal")
+        if "contradiction" in self.details:
+            verdicts = Counter(self.details["contradiction"].tolist())
+            out.append("contradiction evidence: " + ", ".join(f"{name} {n:,}" for name, n in verdicts.most_common()))
+            if flagged := int(np.sum(self.details["degenerate"] & (self.pairs["p_redundant"] >= self.threshold))):
+                out.append(
+                    f"{flagged:,} redundant pairs have degenerate second arguments (see tail_entropy, tail_lift)"
+                )
         if self.not_enough_evidence:
             out.append(f"not enough evidence: {len(self.not_enough_evidence):,} phrases below the minimum support")
         if not self.clusters and not len(self.pairs):
@@ -131,25 +153,55 @@ class RedundancyResult:
         return out + [f"warning: {warning}" for warning in self.warnings]
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write pairs.tsv (with the baselines), clusters.tsv and canonical_map.tsv, each atomically; return their paths.
+        """Write pairs.tsv (with details and baselines), clusters.tsv, merges.tsv and canonical_map.tsv, each atomically.
 
         Phrases without enough evidence stand in canonical_map.tsv as themselves, with empty cluster and probability.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        names = [f"baseline_{name}" for name in self.baselines]
-        columns = [*(self.pairs[name].tolist() for name in COLUMNS), *(v.tolist() for v in self.baselines.values())]
-        write_tsv(target / "pairs.tsv", [*COLUMNS, *names], zip(*columns, strict=True))
+        names = [*self.details, *(f"baseline_{name}" for name in self.baselines)]
+        more = [*self.details.values(), *self.baselines.values()]
+        columns = [*(self.pairs[name].tolist() for name in COLUMNS), *(values.tolist() for values in more)]
+        # An empty column to mark pairs in, for ``read_review``.
+        write_tsv(
+            target / "pairs.tsv", [*COLUMNS, *names, "review"], ((*row, "") for row in zip(*columns, strict=True))
+        )
         write_tsv(
             target / "clusters.tsv",
             ["cluster", "canonical", "phrase", "mentions", "p_redundant", "weakest_pair"],
             (
-                (number, c.canonical, member, mentions, p, c.weakest)
-                for number, c in enumerate(self.clusters)
+                (c.id, c.canonical, member, mentions, p, c.weakest)
+                for c in self.clusters
                 for member, mentions, p in zip(c.members, c.mentions, c.p_redundant, strict=True)
             ),
         )
+        write_tsv(target / "merges.tsv", _MERGE_COLUMNS, self._merges())
         known = ((phrase, *where) for phrase, where in sorted(self.canonical_map.items()))
         unknown = ((phrase, phrase, "", "") for phrase, _ in self.not_enough_evidence)
         write_tsv(target / "canonical_map.tsv", ["phrase", "canonical", "cluster", "p_redundant"], (*known, *unknown))
-        return [target / name for name in ("pairs.tsv", "clusters.tsv", "canonical_map.tsv")]
+        return [target / name for name in ("pairs.tsv", "clusters.tsv", "merges.tsv", "canonical_map.tsv")]
+
+    def _merges(self) -> Iterator[tuple[Any, ...]]:
+        """What each rewriting of a phrase rests on, and what it would change."""
+        rows = {frozenset(pair): k for k, pair in enumerate(zip(self.pairs["rel_a"], self.pairs["rel_b"], strict=True))}
+        for cluster in self.clusters:
+            for member, mentions, p in zip(
+                cluster.members[1:], cluster.mentions[1:], cluster.p_redundant[1:], strict=True
+            ):
+                k = rows.get(frozenset((member, cluster.canonical)))
+                found = self.evidence(cluster.canonical, member, top=3)
+                shown = "; ".join(f"{h} - {t}" for h, t, _ in found.shared)
+                why = (
+                    ("review chain", np.nan, np.nan, np.nan, "not compared")
+                    if k is None
+                    else (
+                        self.pairs["decided_by"][k],
+                        float(self.pairs["agreement"][k]),
+                        *(float(self.details[name][k]) for name in ("agreement_low", "agreement_high")),
+                        self.details["contradiction"][k],
+                    )
+                )
+                yield (
+                    cluster.id, member, cluster.canonical, p, *why, found.num_shared, shown, mentions,
+                    cluster.facts_before, cluster.facts_after,
+                )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ _BLOCK_CELLS = 1 << 22
 
 @dataclass(frozen=True)
 class Kept:
-    """Pairs i < j, their probability straight and with the arguments of j exchanged, and how many were scored."""
+    """Pairs i < j, their screening score straight and with the arguments of j exchanged, and how many were scored."""
 
     i: NDArray[np.int64]
     j: NDArray[np.int64]
@@ -35,9 +35,10 @@ def keep_best(
     top: int,
     min_facts: int = 50,
     neural: tuple[NDArray[np.int64], Float] | None = None,
+    always: Sequence[tuple[int, int]] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kept:
-    """Score all pairs and keep, for every phrase, its ``top`` most probable partners of either direction.
+    """Score all pairs cheaply and keep, for every phrase, its ``top`` most probable partners of either direction.
 
     A pair of which one phrase is negated and the other is not has probability 0.
 
@@ -53,6 +54,8 @@ def keep_best(
         Pairs in which both phrases have as many facts are scored by the calibration for many facts.
     neural
         Relation ids ``(M,)`` and their probabilities ``(M, M)``, which replace the count regime's where known.
+    always
+        Pairs of relation ids to keep whatever their score.
     progress
         Called with "pairs", phrases done, phrases in all.
     """
@@ -64,7 +67,7 @@ def keep_best(
     rich = counts.facts.support.numpy() >= min_facts
     denied = np.array([negated(phrase) for phrase in counts.facts.relations], dtype=np.bool_)
     keys: list[NDArray[np.int64]] = []
-    found: list[tuple[Float, Float]] = []
+    found: list[tuple[Float, ...]] = []
     for start in range(0, size, height):
         rows = np.arange(start, min(start + height, size))
         straight, swapped = (_probability(counts, rows, rich, flag) for flag in (False, True))
@@ -83,6 +86,11 @@ def keep_best(
         found.append((straight[i - start, j], swapped[i - start, j]))
         if progress is not None:
             progress("pairs", int(rows[-1]) + 1, size)
+    if always and keys:
+        i, j = np.array(always, dtype=np.int64).T
+        keys.append(np.minimum(i, j) * size + np.maximum(i, j))
+        features = [count_features(counts, (i, j), swapped=flag) for flag in (False, True)]
+        found.append(tuple(load_calibration("screen").probability(values) for values in features))
     if not keys:
         none = np.zeros(0)
         return Kept(none.astype(np.int64), none.astype(np.int64), none, none, 0)
@@ -93,7 +101,7 @@ def keep_best(
 
 def _probability(counts: Counts, rows: NDArray[np.int64], rich: NDArray[np.bool_], swapped: bool) -> Float:
     features = count_features(counts, rows, swapped=swapped)
-    few = load_calibration("count").probability(features)
+    few = load_calibration("screen").probability(features)
     if not rich[rows].any():
         return few
-    return np.where(rich[rows][:, None] & rich, load_calibration("rich").probability(features), few)
+    return np.where(rich[rows][:, None] & rich, load_calibration("screen many facts").probability(features), few)

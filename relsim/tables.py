@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PairTable", "cell", "write_tsv"]
+__all__ = ["PairTable", "cell", "plain", "write_tsv"]
 
 
 class PairTable:
@@ -79,6 +80,22 @@ def cell(value: Any) -> str:
         return str(value)
     text = value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
     return "'" + text if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+_ESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
+
+
+def plain(text: str) -> str:
+    r"""Undo :func:`cell` for text.
+
+    Examples
+    --------
+    >>> plain("'=1+1"), plain("a\\tb")
+    ('=1+1', 'a\tb')
+    """
+    if text.startswith("'") and text[1:].lstrip().startswith(("=", "+", "-", "@")):
+        text = text[1:]
+    return re.sub(r"\\([\\tnr])", lambda found: _ESCAPES[found.group(1)], text)
 
 
 def write_tsv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["negated", "stem", "token_matrix", "tokens"]
+__all__ = ["negated", "stem", "token_matrix", "tokens", "voice"]
 
 _NEGATION = frozenset(("not", "never", "no", "cannot", "neither", "nor", "without", "hardly"))
 _WORD = re.compile(r"[^\W_]+(?:'t\b)?|'s", re.UNICODE)
@@ -20,6 +20,7 @@ _AUXILIARY = frozenset(
         "might must get gets got a an the 's"
     )
 )
+_PASSIVE = frozenset(("be", "am", "is", "are", "was", "were", "been", "being", "get", "gets", "got"))
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -58,6 +59,21 @@ def negated(phrase: str) -> bool:
     """Whether a phrase holds an odd number of English negations, as in "is not" or "has never been"."""
     words = [word.lower() for word in _WORD.findall(phrase.replace("’", "'"))]
     return bool(sum(word in _NEGATION or word.endswith("n't") for word in words) % 2 == 1)
+
+
+def voice(phrase: str) -> tuple[tuple[str, ...], bool]:
+    """Stems of a phrase without a final "by", and whether it is a passive: a form of be or get, and "by" at the end.
+
+    Two phrases with equal stems of which one is a passive say the same with their arguments exchanged.
+
+    Examples
+    --------
+    >>> voice("own"), voice("was owned by")
+    ((('own',), False), (('own',), True))
+    """
+    words = [word.lower() for word in _WORD.findall(phrase)]
+    passive = len(words) > 2 and words[-1] == "by" and not _PASSIVE.isdisjoint(words)
+    return tuple(sorted(tokens(" ".join(words[:-1] if passive else words)))), passive
 
 
 def token_matrix(phrases: Sequence[str]) -> Any:

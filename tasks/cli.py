@@ -88,8 +88,14 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
-    from .redundancy import report_redundancy
+    from .redundancy import report_apply, report_redundancy
 
+    if options.apply is not None or options.undo is not None:
+        if options.apply is not None and options.undo is not None:
+            raise UsageError("--apply and --undo are given, expected one of them")
+        undo = options.undo is not None
+        _out(report_apply(options.undo if undo else options.apply, options.files, out=options.out, undo=undo))
+        return
     _out(
         report_redundancy(
             options.files,
@@ -99,8 +105,15 @@ def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
             min_support=options.min_support,
             min_facts=options.min_facts,
             threshold=options.threshold,
+            precision=options.precision,
             neural=options.neural,
-            normalise=not options.raw,
+            encoder=options.encoder,
+            types=options.types,
+            contradiction=options.contradiction,
+            review=options.review,
+            normalise="extractor" if options.extractor_forms else not options.raw,
+            nary=options.nary,
+            min_confidence=options.min_confidence,
             memory_limit=options.memory_limit,
             seed=options.seed,
         )
@@ -146,14 +159,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--min_support", type=int, metavar="N", help="fewest different facts of a phrase that is scored")
     sub.add_argument("--min_facts", type=int, default=50, metavar="N", help="fewest facts for the neural measure (50)")
-    sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged")
+    sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged (0.5)")
+    sub.add_argument("--precision", type=float, metavar="P", help="choose the threshold for this precision instead")
+    sub.add_argument("--encoder", metavar="NAME", help="sentence encoder: all-MiniLM-L6-v2, or a model folder")
+    sub.add_argument("--types", choices=("induced",), help="types of entities, from the relations they stand in")
+    sub.add_argument(
+        "--contradiction",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="veto pairs that disagree on common arguments; off for relations cut into parts",
+    )
+    sub.add_argument("--review", type=Path, metavar="PAIRS", help="pairs.tsv with accept or reject in its last column")
+    sub.add_argument("--apply", type=Path, metavar="MAP", help="rewrite FILE by this canonical_map.tsv, nothing else")
+    sub.add_argument("--undo", type=Path, metavar="MAP", help="take an earlier --apply of this map back")
     sub.add_argument(
         "--neural",
         choices=("auto", "never"),
         default="auto",
         help="whether to fit a fact distribution where facts suffice",
     )
-    sub.add_argument("--raw", action="store_true", help="keep phrases as extracted, without normal forms")
+    sub.add_argument(
+        "--no_normalise", "--raw", dest="raw", action="store_true", help="keep phrases and arguments as extracted"
+    )
+    sub.add_argument(
+        "--extractor_forms", action="store_true", help="use the extractor's own normal forms (ReVerb, CESI)"
+    )
+    sub.add_argument(
+        "--nary",
+        default="first",
+        choices=("first", "each", "binary"),
+        help="arguments after the second: drop them, make a fact of each, or leave such extractions out",
+    )
+    sub.add_argument("--min_confidence", type=float, metavar="C", help="leave out extractions below it")
     sub.add_argument("--memory_limit", default="1GB", metavar="SIZE", help="of the ingest, which spills to disk (1GB)")
     sub.add_argument("--seed", type=int, default=0)
 

