@@ -35,8 +35,9 @@ class EntityTable(nn.Module):
 class _Network(nn.Module):
     """The map ``dim -> hidden -> ReLU -> hidden -> ReLU -> dim``, entered at its first linear layer or just after it."""
 
-    def __init__(self, dim: int, hidden: int, generator: torch.Generator) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, generator: torch.Generator) -> None:
         super().__init__()
+        self.dropout = dropout
         self.first, self.second, self.last = nn.Linear(dim, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, dim)
         with torch.no_grad():
             for layer in (self.first, self.second, self.last):
@@ -44,8 +45,11 @@ class _Network(nn.Module):
                 layer.bias.zero_()
 
     def after_first(self, value: Tensor) -> Tensor:
-        hidden = torch.relu(self.second(torch.relu(value)))
+        hidden = self._drop(torch.relu(self.second(self._drop(torch.relu(value)))))
         return self.last(hidden)  # type: ignore[no-any-return]
+
+    def _drop(self, value: Tensor) -> Tensor:
+        return torch.dropout(value, self.dropout, self.training) if self.dropout else value
 
     def forward(self, value: Tensor) -> Tensor:
         return self.after_first(self.first(value))
@@ -75,6 +79,8 @@ class FactDistribution(nn.Module):
     natural
         A map applied to the output of both MLPs, ``(..., d) -> (..., d)``, such as a lift to the hyperboloid; the
         identity by default.
+    dropout
+        Share of the hidden units of both MLPs left out in training mode, 0 <= dropout < 1.
     seed
         Seed of the initial weights: equal arguments give equal models.
 
@@ -103,6 +109,7 @@ class FactDistribution(nn.Module):
         hidden: int = 256,
         entity: nn.Module | None = None,
         natural: nn.Module | None = None,
+        dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -114,6 +121,8 @@ class FactDistribution(nn.Module):
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}, expected at least {least}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
         generator = torch.Generator().manual_seed(seed)
         self.entity = EntityTable(num_entities, dim, generator=generator) if entity is None else entity
         shape = tuple(self.features().shape)
@@ -125,8 +134,8 @@ class FactDistribution(nn.Module):
         self.num_entities, self.num_relations, self.dim = num_entities, num_relations, dim
         # Three times the length of an entity vector: longer ones drown the head in r + f_h, shorter ones learn slowly.
         self.relation = nn.Parameter(torch.randn(num_relations, dim, generator=generator) * 3.0 * dim**-0.5)
-        self.head_network = _Network(dim, hidden, generator)
-        self.tail_network = _Network(dim, hidden, generator)
+        self.head_network = _Network(dim, hidden, dropout, generator)
+        self.tail_network = _Network(dim, hidden, dropout, generator)
         self.natural = nn.Identity() if natural is None else natural
 
     def features(self) -> Tensor:

@@ -19,6 +19,11 @@ __all__ = ["TASKS", "Result", "compare", "configure", "find_recipe", "option_hel
 # task -> where its configuration is (light) and where the task itself is (imports torch)
 TASKS: dict[str, tuple[str, str]] = {
     "kg": ("tasks.kg.config:KGConfig", "tasks.kg.task:KnowledgeGraphCompletion"),
+    "re": (
+        "tasks.relation_classification.config:RelationClassificationConfig",
+        "tasks.relation_classification.task:RelationClassification",
+    ),
+    "similarity": ("tasks.similarity.config:SimilarityConfig", "tasks.similarity.task:RelationSimilarityTask"),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from relsim.batches import FactBatches
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
-from relsim.fit import fit, held_out_nll, split_facts
+from relsim.fit import fit, held_out_nll, parameter_groups, refit_head, split_facts
 
 
 def planted(seed: int, entities: int = 10, relations: int = 3) -> torch.Tensor:
@@ -59,26 +59,71 @@ def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
     assert not torch.equal(a[0], c[0])
 
 
-def test_early_stopping_restores_the_best_epoch() -> None:
-    facts = small_facts()
-    kept, watched = split_facts(facts, 0.3, seed=0)
-    assert len(kept) + len(watched) == len(facts) and len(watched) == round(0.3 * len(facts))
+def test_head_and_tail_are_stopped_apart() -> None:
+    kept, watched = split_facts(small_facts(), 0.3, seed=0)
+    assert len(kept) + len(watched) == len(small_facts()) and len(watched) == round(0.3 * len(small_facts()))
     model = FactDistribution(9, 3, dim=8, hidden=32)
-    seen: list[float] = []
-    report = fit(
-        model,
-        kept,
-        epochs=200,
-        seed=0,
-        lr=2e-2,
-        batch_size=4,
-        held_out=watched,
-        patience=5,
-        callback=lambda epoch, scalars: seen.append(scalars["held_out_head"] + scalars["held_out_tail"]),
-    )
-    assert report.epochs == len(seen) < 200
-    assert report.best_epoch == seen.index(min(seen)) + 1 == report.epochs - 5
+    seen: list[tuple[float, float]] = []
+    states: list[dict[str, torch.Tensor]] = []
+
+    def callback(epoch: int, scalars: dict[str, float]) -> None:
+        seen.append((scalars["held_out_head"], scalars["held_out_tail"]))
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    options = {"epochs": 200, "seed": 0, "lr": 2e-2, "batch_size": 4, "held_out": watched, "patience": 5}
+    report = fit(model, kept, callback=callback, **options)
+    head, tail = (min(range(len(seen)), key=lambda epoch, k=k: seen[epoch][k]) + 1 for k in range(2))
+    assert report.history == tuple(seen) and report.epochs == len(seen) < 200
+    assert (report.head_epoch, report.best_epoch) == (head, tail) and head != tail
+    assert report.epochs == max(head, tail) + 5
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith("head_network")}
+    assert all(torch.equal(value, states[tail - 1][name]) for name, value in own.items())
+    assert report.held_out_tail == seen[tail - 1][1]
     assert held_out_nll(model, watched) == (report.held_out_head, report.held_out_tail)
+    # The head network of its own best epoch, on the features of another: not worse than left unadapted.
+    mixed = FactDistribution(9, 3, dim=8, hidden=32)
+    network = {name: value for name, value in states[head - 1].items() if name.startswith("head_network")}
+    mixed.load_state_dict(states[tail - 1] | network)
+    assert report.held_out_head <= held_out_nll(mixed, watched)[0] + 1e-6
+
+
+def test_refitted_head_is_better_and_nothing_else_moves() -> None:
+    kept, watched = split_facts(small_facts(), 0.3, seed=0)
+    model = FactDistribution(9, 3, dim=8, hidden=32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = held_out_nll(model, watched)
+    value = refit_head(model, kept, watched, lr=1e-2)
+    after = held_out_nll(model, watched)
+    assert value == pytest.approx(after[0], abs=1e-5) and after[0] < start[0] and after[1] == start[1]
+    moved = {name for name, old in before.items() if not torch.equal(old, model.state_dict()[name])}
+    assert moved and all(name.startswith("head_network") for name in moved)
+
+
+def test_weight_decay_shrinks_networks_and_relations_but_not_entities() -> None:
+    sizes = {}
+    for decay in (0.0, 30.0):
+        model = FactDistribution(9, 3, dim=8, hidden=32)
+        fit(model, small_facts(), epochs=40, seed=0, weight_decay=decay)
+        sizes[decay] = [float(p.detach().norm()) for p in (model.tail_network.second.weight, model.relation)]
+    assert sizes[30.0][0] < 0.7 * sizes[0.0][0] and sizes[30.0][1] < 0.95 * sizes[0.0][1]
+    groups = parameter_groups(model, 3.0)
+    assert [group["weight_decay"] for group in groups] == [0.0, 1.0, 3.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="weight_decay is -1"):
+        fit(model, small_facts(), epochs=1, seed=0, weight_decay=-1.0)
+
+
+def test_dropout_is_seeded_and_off_after_the_fit() -> None:
+    one, two = (FactDistribution(9, 3, dim=4, hidden=8, dropout=0.5) for _ in range(2))
+    state = torch.get_rng_state()
+    for model in (one, two):
+        fit(model, small_facts(), epochs=2, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    r = torch.tensor([0, 1])
+    assert torch.equal(one.log_prob_head(r), one.log_prob_head(r))
+    one.train()
+    assert not torch.equal(one.log_prob_head(r), one.log_prob_head(r))
 
 
 def test_held_out_likelihood_is_that_of_the_model() -> None:

@@ -1,0 +1,1 @@
+"""Relation similarity: a fact distribution trained through the runner, judged on a suite with a known answer."""

@@ -1,0 +1,106 @@
+"""The task of relation similarity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relsim.baselines import count_cosine, count_kl_max
+from relsim.batches import FactBatches
+from relsim.counts import Counts
+from relsim.distribution import FactDistribution
+from relsim.facts import Facts
+from relsim.fit import held_out_nll, parameter_groups
+from relsim.similarity import similarity
+from relsim.suites import Suite, make_suite
+from tasks.data.kg import KnowledgeGraph
+from tasks.errors import UsageError
+
+from .config import SimilarityConfig
+from .judge import judge
+from .model import make_distribution
+
+__all__ = ["RelationSimilarityTask", "graph_facts"]
+
+
+def graph_facts(graph: KnowledgeGraph) -> Facts:
+    """Training triples of a graph as facts with count 1, equal ones once."""
+    triples = torch.unique(graph.train, dim=0)
+    ones = torch.ones(len(triples))
+    head, relation, tail = (triples[:, i].contiguous() for i in range(3))
+    return Facts(head, relation, tail, ones, graph.entities, graph.relations)
+
+
+class RelationSimilarityTask:
+    """Maximum likelihood of the training facts; the held-out ones select the model, the suite judges its divergences."""
+
+    name = "similarity"
+    Config = SimilarityConfig
+    monitor = "-nll"
+
+    def __init__(self, config: SimilarityConfig) -> None:
+        self.config = config
+        self._made: tuple[str, Suite | None, dict[str, Facts], FactBatches] | None = None
+
+    def prepare(self, data: KnowledgeGraph) -> tuple[Suite | None, dict[str, Facts], FactBatches]:
+        """Suite, facts by split, and batches of a graph; made once for each content."""
+        if self._made is None or self._made[0] != data.sha256:
+            config = self.config
+            source = graph_facts(data)
+            try:
+                suite = None if config.suite == "none" else make_suite(config.suite, source, seed=config.seed)
+            except ValueError as error:
+                raise UsageError(f"--suite {config.suite} on {data.name}: {error}") from None
+            train, held = (source if suite is None else suite.facts).split(config.held_out, seed=config.seed)
+            valid, test = held.split(0.5, seed=config.seed)
+            if not len(valid) or not len(test):
+                raise UsageError(f"--held_out {config.held_out} leaves no fact to evaluate on in {data.name}: raise it")
+            batches = FactBatches(train, batch_size=config.train.batch_size, negatives=config.negatives)
+            self._made = data.sha256, suite, {"train": train, "valid": valid, "test": test}, batches
+        return self._made[1:]
+
+    def build(self, config: SimilarityConfig, data: KnowledgeGraph) -> FactDistribution:
+        """Make the distribution."""
+        return make_distribution(config.model, self.prepare(data)[1]["train"], seed=config.seed)
+
+    def n_batches(self, data: KnowledgeGraph) -> int:
+        """Count the batches of an epoch."""
+        return len(self.prepare(data)[2])
+
+    def train_batch(self, data: KnowledgeGraph, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
+        """Make a batch of (head, relation) groups, with shared negatives where there are many entities."""
+        return self.prepare(data)[2].batch(epoch, index, seed)
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean negative log-likelihood of the facts of a batch."""
+        assert isinstance(model, FactDistribution)
+        return model.loss(batch), {}
+
+    def evaluate(self, model: nn.Module, data: KnowledgeGraph, split: str) -> dict[str, float]:
+        """Held-out likelihood; on the test split also the suite's scores of the divergences and of two count measures."""
+        assert isinstance(model, FactDistribution)
+        suite, facts, _ = self.prepare(data)
+        head, tail = held_out_nll(model, facts[split])
+        metrics = {"nll": head + tail, "nll_head": head, "nll_tail": tail}
+        if split == "valid" or suite is None:
+            return metrics
+        found = similarity(model, heads=self.config.heads, seed=self.config.seed)
+        kl = found.kl.numpy()
+        counts = Counts(suite.facts)
+        scores = {
+            "": -np.maximum(kl, kl.T),
+            "count_kl_": -count_kl_max(counts),
+            "count_cosine_": count_cosine(counts),
+        }
+        for prefix, score in scores.items():
+            metrics |= {prefix + name: value for name, value in judge(suite, (score + score.T) / 2).items()}
+        apart = ~torch.eye(len(kl), dtype=torch.bool)
+        return metrics | {"kl_stderr_median": float(found.stderr[apart].median())}
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Networks with the weight decay of the configuration, relation vectors with a third of it, entities with none."""
+        assert isinstance(model, FactDistribution)
+        return parameter_groups(model, self.config.train.weight_decay)
