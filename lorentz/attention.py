@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .cache import LorentzCache
 from .fused import free_heads
 from .fused_heads import merge_heads
-from .kernel import attend, weights, wide
+from .kernel import attend, average, weights, wide
 from .linear import LorentzLinear
 from .manifold import Lorentz
 from .masks import join_masks
@@ -187,10 +187,12 @@ class LorentzMultiheadAttention(nn.Module):
         if p > 0:  # a column of ones in the values sums the weights that are left
             q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
         w = weights(q, k, mask, causal) if need_weights else None
-        a = wide(attend(q, k, v, mask, causal, p)) if w is None else F.dropout(w, p, p > 0) @ wide(v)
+        a = wide(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
         if p > 0:
             left = a[..., -1:]
-            a = a[..., :-1] / torch.where(left == 0, torch.ones_like(left), left)
+            # What is left of a row that lost all but a rounding error has a gradient that overflows.
+            lost = left < torch.finfo(q.dtype).eps
+            a = torch.where(lost, torch.zeros_like(left), a[..., :-1] / torch.where(lost, torch.ones_like(left), left))
         merged = merge_heads(a, k=self.manifold.k.to(a), dead=dead).reshape(*batch, length, self.dim)
         y: Tensor = self.out(merged.to(query.dtype), addend=addend)
         if dead is not None:

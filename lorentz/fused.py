@@ -103,7 +103,9 @@ def _through_norm(
         to_norm, time = level / norm_sq, bound + 1.1 * k.sqrt()
         to_k = to_k + to_norm * (time * 1.1 / (2 * k.sqrt()) - 0.5)
         level = to_norm * time * bound
-    return along * ratio / norm_sq, level * (1 - gate), level / scale, to_k
+    # One norm at a time: its square underflows where the gate is all but shut.
+    norm = norm.masked_fill(flat, 1)
+    return (along / norm) * (ratio / norm), level * (1 - gate), level / scale, to_k
 
 
 def _gradients(ctx: Any, inputs: Inputs, y: Tensor, ratio: Tensor, gate: Tensor, grad: Tensor) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .masks import causal_mask
 
-__all__ = ["attend", "weights", "wide"]
+__all__ = ["attend", "average", "weights", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -20,12 +20,19 @@ def wide(x: Tensor) -> Tensor:
 
 def weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention weights (b, h, s, t) by the plain formula, in at least float32; 0 where masked, NaN in rows without keys."""
-    logits = wide(q) @ wide(k).mT
+    with torch.autocast(q.device.type, enabled=False):
+        logits = wide(q) @ wide(k).mT
     if causal:
         logits = logits.masked_fill(~causal_mask(q.shape[-2], k.shape[-2], 0, q.device), -torch.inf)
     if mask is not None:
         logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask, -torch.inf)
     return logits.softmax(-1)
+
+
+def average(w: Tensor, v: Tensor) -> Tensor:
+    """Weighted sums (b, h, s, d) of v, in at least float32 also under autocast."""
+    with torch.autocast(v.device.type, enabled=False):
+        return w @ wide(v)
 
 
 class _TwiceDifferentiable(torch.autograd.Function):
