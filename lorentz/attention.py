@@ -188,16 +188,18 @@ class LorentzMultiheadAttention(nn.Module):
             q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
         w = weights(q, k, mask, causal) if need_weights else None
         a = wide(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
+        empty = dead
         if p > 0:
             left = a[..., -1:]
-            # What is left of a row that lost all but a rounding error has a gradient that overflows.
+            # What is left of a row that lost all but a rounding error has a gradient that overflows: it has no keys.
             lost = left < torch.finfo(q.dtype).eps
-            a = torch.where(lost, torch.zeros_like(left), a[..., :-1] / torch.where(lost, torch.ones_like(left), left))
-        merged = merge_heads(a, k=self.manifold.k.to(a), dead=dead).reshape(*batch, length, self.dim)
+            a = a[..., :-1] / torch.where(lost, torch.ones_like(left), left)
+            empty = lost if dead is None else dead | lost
+        merged = merge_heads(a, k=self.manifold.k.to(a), dead=empty).reshape(*batch, length, self.dim)
         y: Tensor = self.out(merged.to(query.dtype), addend=addend)
         if dead is not None:
             nothing = torch.zeros_like(y[..., 1:]) if addend is None else addend.to(y)
-            row = dead.all(1).expand(len(q), length, 1).reshape(*batch, length, 1)
+            row = dead.all(1).expand(q.shape[0], length, 1).reshape(*batch, length, 1)
             y = torch.where(row, self.manifold.lift(nothing), y)
         if w is None:
             return y

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import asinh, isnan
+from functools import partial
+from math import asinh, inf, isnan
 from typing import Any
 
 import torch
@@ -20,12 +22,16 @@ __all__ = ["LayerReport", "ManifoldReport", "check_manifold", "residual", "safe_
 
 
 def residual(x: Float[Tensor, "... d"], *, k: float | Tensor = 1.0) -> float:
-    r"""Worst :math:`|\langle x, x\rangle_L + k| / x_0^2` over points (..., d); NaN if any is not finite."""
+    r"""Worst :math:`|\langle x, x\rangle_L + k| / x_0^2` over points (..., d).
+
+    NaN if any is not finite, infinite if any time is not positive.
+    """
     if x.numel() == 0:
         return 0.0
     wide = x.detach().double()
-    error = (math.minkowski(wide, wide) + (k.to(wide) if isinstance(k, Tensor) else k)).abs() / wide[..., 0] ** 2
-    return float(error.max())
+    time = wide[..., 0]
+    error = (math.minkowski(wide, wide) + (k.to(wide) if isinstance(k, Tensor) else k)).abs() / time**2
+    return float(error.masked_fill(time <= 0, inf).max())
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -43,16 +49,18 @@ def safe_radius(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer's first output.
+    """The first points that a layer returned or was given.
 
     Attributes
     ----------
+    k : of the hyperboloid that they should lie on
     residual : worst off-manifold residual; NaN if a coordinate is not finite
     allowed : largest residual that is rounding in this dtype
     radius : median, 99 % quantile and maximum of the geodesic distance to the origin
     near_limit : share of points beyond :func:`safe_radius`
     """
 
+    k: float
     residual: float
     allowed: float
     radius: tuple[float, float, float]
@@ -66,9 +74,20 @@ class LayerReport:
 
 @dataclass
 class ManifoldReport:
-    """What was seen of each layer that returns points, by its name in the model."""
+    """What was seen of the layers of a model, by their names in it.
+
+    Attributes
+    ----------
+    layers : the points that each layer returned
+    inputs : the points that a layer of this library was given by anything that is not watched, the worse of two
+    mismatches : one line for each layer that was given points of another curvature
+    strangers : one line for each layer that learns a curvature other than the one its points come from, equal so far
+    """
 
     layers: dict[str, LayerReport] = field(default_factory=dict)
+    inputs: dict[str, LayerReport] = field(default_factory=dict)
+    mismatches: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
     @property
     def residual(self) -> float:
@@ -83,21 +102,32 @@ class ManifoldReport:
 
     @property
     def failures(self) -> list[str]:
-        """One line for each layer that is off the manifold or not finite."""
-        return [
-            f"{name or 'the model'}: residual {layer.residual:.1e}, allowed {layer.allowed:.1e}"
-            for name, layer in self.layers.items()
-            if not layer.on_manifold
+        """One line for each layer that is off the manifold or not finite, is given such points, or those of another k."""
+        given = [
+            f"{_call(name)} is given points off the hyperboloid of k = {points.k:g}: residual {points.residual:.1e}, allowed "
+            f"{points.allowed:.1e}"
+            + ("" if isnan(points.residual) else "; Euclidean features become points by manifold.lift")
+            for name, points in self.inputs.items()
+            if not points.on_manifold
         ]
+        returned = [
+            f"{_call(name)}: residual {points.residual:.1e}, allowed {points.allowed:.1e}"
+            for name, points in self.layers.items()
+            if not points.on_manifold
+        ]
+        return given + self.mismatches + returned
 
     @property
     def cautions(self) -> list[str]:
-        """One line for each layer with points so far out that the dtype cannot tell neighbours apart."""
-        return [
-            f"{name or 'the model'}: {layer.near_limit:.1%} of the points lie beyond the radius that the dtype resolves"
+        """One line for each layer with points so far out that the dtype cannot tell neighbours apart; ``strangers``."""
+        if not self.layers and not self.inputs:
+            return ["no layer of the model takes or returns points, so nothing was checked"]
+        far = [
+            f"{_call(name)}: {layer.near_limit:.1%} of the points lie beyond the radius that the dtype resolves"
             for name, layer in self.layers.items()
             if layer.near_limit > 0
         ]
+        return far + self.strangers
 
     def __bool__(self) -> bool:
         """Whether any layer returned points."""
@@ -116,76 +146,139 @@ class ManifoldReport:
 
 
 def _describe(points: Tensor, manifold: Lorentz) -> LayerReport:
-    allowed = tolerance(points.dtype)
+    allowed, k = tolerance(points.dtype), float(manifold.k.detach())
     if not len(points):
-        return LayerReport(0.0, allowed, (0.0, 0.0, 0.0), 0.0)
+        return LayerReport(k, 0.0, allowed, (0.0, 0.0, 0.0), 0.0)
     radius = manifold.dist0(points.detach().double())
     middle, high, top = torch.quantile(
         radius, torch.tensor([0.5, 0.99, 1.0], dtype=torch.float64, device=radius.device)
     ).tolist()
-    limit = safe_radius(points.dtype) * float(manifold.k.detach()) ** 0.5
+    limit = safe_radius(points.dtype) * k**0.5
     near = float((radius > limit).double().mean())
-    return LayerReport(residual(points, k=manifold.k.detach()), allowed, (middle, high, top), near)
+    return LayerReport(k, residual(points, k=manifold.k.detach()), allowed, (middle, high, top), near)
+
+
+class _Watch:
+    """The hooks of :func:`watch`."""
+
+    def __init__(self, rows: int) -> None:
+        self.report = ManifoldReport()
+        self.rows = rows
+        # Where points came from, by the identity of the tensor; without a reference that would keep it alive.
+        self.sources: dict[int, tuple[weakref.ref[Tensor], str, Lorentz]] = {}
+        self.called: set[str] = set()
+
+    def _points(self, x: object) -> Tensor | None:
+        """The first rows of points."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
+            return None
+        return x.detach().reshape(-1, x.shape[-1])[: self.rows]
+
+    def _note(self, x: Tensor, name: str, manifold: Lorentz) -> None:
+        self.sources[id(x)] = weakref.ref(x), name, manifold
+
+    def before(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Look at the points that a layer of this library is given."""
+        if name in self.called:
+            return
+        self.called.add(name)
+        manifold: Lorentz = module.get_submodule("manifold")  # type: ignore[assignment]
+        for x in args:
+            points = self._points(x)
+            if points is None:
+                continue
+            known, source, origin = self.sources.get(id(x), (None, "", manifold))
+            if known is None or known() is not x:
+                if name not in self.report.inputs or self.report.inputs[name].on_manifold:
+                    self.report.inputs[name] = _describe(points, manifold)
+                self._note(x, f"the input of {_call(name)}", manifold)
+            elif float(origin.k.detach()) != float(manifold.k.detach()):
+                self.report.mismatches.append(
+                    f"{_call(name)} takes points of k = {_k(manifold)} and is given those of {source}, of k = {_k(origin)}: "
+                    f"make both with one Lorentz object, or convert by LorentzLinear(..., manifold_out=...)"
+                )
+            elif origin is not manifold and (origin.learnable or manifold.learnable):
+                self.report.strangers.append(
+                    f"{_call(name)} and {source} have a k of their own each, equal so far and learned: they will part; "
+                    f"make both with one Lorentz object"
+                )
+
+    def after(self, name: str, module: nn.Module, output: object) -> None:
+        """Look at the points that a layer returns."""
+        first = output[0] if isinstance(output, tuple) and output else output
+        points = self._points(first)
+        if points is None:
+            return
+        manifold: Lorentz = getattr(module, "manifold_out", None) or module.get_submodule("manifold")  # type: ignore[assignment]
+        self._note(first, _call(name), manifold)  # type: ignore[arg-type]
+        if name not in self.report.layers:
+            self.report.layers[name] = _describe(points, manifold)
+
+
+def _call(name: str) -> str:
+    return name or "the model"
+
+
+def _k(manifold: Lorentz) -> str:
+    return f"{float(manifold.k.detach()):g}"
+
+
+def _takes_points(module: nn.Module) -> bool:
+    """Whether it is a layer of this library, or one derived from it: what others take as arguments is not known."""
+    package = __name__.rpartition(".")[0] + "."
+    return any(cls.__module__.startswith(package) for cls in type(module).__mro__)
 
 
 @contextmanager
 def watch(model: nn.Module, *, rows: int = 4096) -> Iterator[ManifoldReport]:
-    """Within the block, record the first output of every layer of `model` that returns points.
+    """Within the block, record the first output of every layer of `model` that returns points, and where its input is off.
 
     A layer returns points if it has a ``manifold`` and its output is a tensor; ``manifold_out`` wins where present, and a
     layer whose output is something else (scores) says ``returns_points = False``. At most `rows` points a layer are read,
     so watching costs little.
     """
-    report = ManifoldReport()
-
-    def hook(name: str) -> Any:
-        def record(module: nn.Module, _args: Any, output: Any) -> None:
-            points = output[0] if isinstance(output, tuple) else output
-            if name in report.layers or not isinstance(points, Tensor) or points.ndim == 0:
-                return
-            manifold: Lorentz = getattr(module, "manifold_out", None) or module.get_submodule("manifold")  # type: ignore[assignment]
-            report.layers[name] = _describe(points.detach().reshape(-1, points.shape[-1])[:rows], manifold)
-
-        return record
-
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "manifold", None), Lorentz)
-        and not isinstance(module, Lorentz)
-        and getattr(module, "returns_points", True)
-    ]
+    eye = _Watch(rows)
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(getattr(module, "manifold", None), Lorentz) and not isinstance(module, Lorentz):
+            if _takes_points(module):
+                handles.append(module.register_forward_pre_hook(partial(_hook, eye.before, name)))
+            if getattr(module, "returns_points", True):
+                handles.append(module.register_forward_hook(partial(_hook, eye.after, name)))
     try:
-        yield report
+        yield eye.report
     finally:
         for handle in handles:
             handle.remove()
 
 
-def check_manifold(model: nn.Module, *inputs: Any, on_failure: str = "raise", **keywords: Any) -> ManifoldReport:
-    """Call ``model(*inputs, **keywords)`` without gradients and report on every layer that returns points.
+def _hook(look: Callable[[str, nn.Module, Any], None], name: str, module: nn.Module, *seen: Any) -> None:
+    look(name, module, seen[-1])
 
-    Inputs that are themselves off the manifold show up in the first layer only if it does not derive time anew; use
-    :func:`residual` on them.
+
+def check_manifold(model: nn.Module, *inputs: Any, on_failure: str = "raise", **keywords: Any) -> ManifoldReport:
+    """Call ``model(*inputs, **keywords)`` without gradients and report on every layer that takes or returns points.
 
     Parameters
     ----------
-    on_failure : ``"raise"``, ``"warn"`` or ``"report"`` when a layer is off the manifold or not finite. Points beyond the
-        radius that the dtype resolves always warn, except with ``"report"``.
+    on_failure : ``"raise"``, ``"warn"`` or ``"report"`` when a layer is given or returns points that are off the manifold,
+        not finite, or of another curvature than the layer's. Points beyond the radius that the dtype resolves always warn,
+        except with ``"report"``.
 
     Raises
     ------
-    ValueError : a layer left the manifold; the worst are named with residual and tolerance.
+    ValueError : such points; every layer is named with residual and tolerance, or with the layer of the other curvature.
     """
     if on_failure not in ("raise", "warn", "report"):
         raise ValueError(f"on_failure is 'raise', 'warn' or 'report'; got {on_failure!r}")
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad(), watch(model) as report:
             model(*inputs, **keywords)
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
     if on_failure == "raise" and report.failures:
         raise ValueError("layers off the manifold: " + "; ".join(report.failures))
     if on_failure != "report":

@@ -10,11 +10,13 @@ __all__ = [
     "NO_DIRECTION",
     "K",
     "arsinhc",
+    "asinh",
     "at_least_float32",
     "chord",
     "gram",
     "safe_sqrt",
     "scalar",
+    "sinh",
     "sinhc",
     "space_of",
     "sqrt_k",
@@ -109,12 +111,25 @@ def chord(a: Tensor, b: Tensor, dim: int) -> Tensor:
     return torch.where(opposite, 2 * (times - inner) - 2, close)
 
 
+def asinh(x: Tensor) -> Tensor:
+    """Inverse hyperbolic sine; in ONNX by a logarithm, as onnxruntime has it in float32 alone."""
+    if not torch.onnx.is_in_onnx_export():
+        return torch.asinh(x)
+    size = x.abs()
+    return x.sign() * torch.log1p(size + size * size / (1 + (1 + size * size).sqrt()))
+
+
+def sinh(x: Tensor) -> Tensor:
+    """Hyperbolic sine; in ONNX by the exponential function, for the same reason."""
+    return (x.exp() - (-x).exp()) / 2 if torch.onnx.is_in_onnx_export() else torch.sinh(x)
+
+
 def sinhc(squared: Tensor) -> Tensor:
     """sinh(n) / n of n = sqrt(squared); the series below 1e-4 is exact in float64 and has every derivative."""
     small = squared < 1e-4
     n = torch.where(small, torch.ones_like(squared), squared).sqrt()
     series = 1 + squared / 6 * (1 + squared / 20 * (1 + squared / 42))
-    return torch.where(small, series, torch.sinh(n) / n)
+    return torch.where(small, series, sinh(n) / n)
 
 
 def arsinhc(squared: Tensor) -> Tensor:
@@ -122,4 +137,4 @@ def arsinhc(squared: Tensor) -> Tensor:
     small = squared < 1e-4
     n = torch.where(small, torch.ones_like(squared), squared).sqrt()
     series = 1 - squared / 6 * (1 - squared * 9 / 20 * (1 - squared * 25 / 42))
-    return torch.where(small, series, torch.asinh(n) / n)
+    return torch.where(small, series, asinh(n) / n)

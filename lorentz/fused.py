@@ -35,6 +35,20 @@ def _ratio(length: Tensor, norm: Tensor) -> Tensor:
     return (norm / length).masked_fill(length < NO_DIRECTION, 0) + 0 * length
 
 
+def _bounded(
+    x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, scale: Tensor, k: Tensor, of_time: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Result, ratio and gate by differentiable operations."""
+    z = _preactivation(x, weight, bias, addend)
+    gate = torch.sigmoid(z[..., :1])
+    squared = (z[..., 1:] * z[..., 1:]).sum(-1, keepdim=True)
+    flat = squared < NO_DIRECTION**2
+    ratio = (_norm(scale * gate, k, of_time) / squared.masked_fill(flat, 1).sqrt()).masked_fill(flat, 0) + 0 * squared
+    space = ratio * z[..., 1:]
+    time = (k + (space * space).sum(-1, keepdim=True)).sqrt()
+    return torch.cat([time, space], -1), ratio, gate
+
+
 class _BoundedLinear(torch.autograd.Function):
     """``bounded_lift(x W^T + b + (0, addend))`` with its gradient in closed form.
 
@@ -71,17 +85,13 @@ class _BoundedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Any, ...]:
         x, weight, bias, addend, scale, k, y, ratio, gate = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted: everything saved is recomputed from the inputs
-            z = _preactivation(x, weight, bias, addend)
-            gate = torch.sigmoid(z[..., :1])
-            squared = (z[..., 1:] * z[..., 1:]).sum(-1, keepdim=True)
-            flat = squared < NO_DIRECTION**2
-            length = squared.masked_fill(flat, 1).sqrt()
-            ratio = (_norm(scale * gate, k, ctx.of_time) / length).masked_fill(flat, 0)
-            space = ratio * z[..., 1:]
-            time = (k + (space * space).sum(-1, keepdim=True)).sqrt()
-            y = torch.cat([time, space], -1)
+            y, ratio, gate = _bounded(x, weight, bias, addend, scale, k, ctx.of_time)
             return _gradients(ctx, (x, weight, bias, addend, scale, k), y, ratio, gate, grad)
         return _gradients_at_once(ctx, (x, weight, bias, addend, scale, k), y, ratio, gate, grad)
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, tuple[int, int, int]]:
+        return torch.vmap(_bounded, in_dims)(*inputs), (0, 0, 0)
 
 
 Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor]
@@ -150,6 +160,17 @@ def _gradients_at_once(
     )
 
 
+def _free(
+    x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, k: Tensor, heads: int, sign: int
+) -> Tensor:
+    """Result by differentiable operations."""
+    z = F.linear(x, weight, bias)
+    z = z if addend is None else z + addend
+    space = z.reshape(*z.shape[:-1], heads, z.shape[-1] // heads)
+    time = (k + (space * space).sum(-1, keepdim=True)).sqrt()
+    return torch.cat([sign * time, space], -1)
+
+
 class _FreeLinear(torch.autograd.Function):
     """``lift(x W^T + b + addend)`` of every head: ``dL/dz = g_s + g_t z / T`` and ``dL/dk = g_t / 2T``, T the time.
 
@@ -196,6 +217,10 @@ class _FreeLinear(torch.autograd.Function):
             None,
             None,
         )
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return torch.vmap(_free, in_dims)(*inputs), 0
 
 
 def free_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tensor | None, k: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class _MergeHeads(torch.autograd.Function):
     def forward(a: Tensor, dead: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor]:
         time = a[..., :1]
         norm = time * time - _length_squared(a[..., 1:])
-        ratio = (k / torch.maximum(norm, k)).sqrt()
+        # A sum of points has a time above 0, which is what torch's kernel returns for a query that is NaN.
+        ratio = (k / torch.maximum(norm, k)).sqrt().masked_fill_(time == 0, torch.nan)
         if dead is not None:
             ratio = ratio.masked_fill(dead, 0)
         batch, heads, length, size = a.shape
@@ -87,6 +88,22 @@ class _MergeHeads(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_k = torch.where(inside, along, torch.zeros_like(along)).sum() / (2 * k) + slope.sum() / 2
         return to_a, None, to_k
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, tuple[int, int]]:
+        return torch.vmap(_merge, in_dims)(*inputs), (0, 0)
+
+
+def _merge(a: Tensor, dead: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Result and ratio by differentiable operations."""
+    time = a[..., :1]
+    norm = time * time - (a[..., 1:] * a[..., 1:]).sum(-1, keepdim=True)
+    ratio = (k / torch.where(norm <= k, k, norm)).sqrt().masked_fill(time == 0, torch.nan)
+    space = ratio * a[..., 1:]
+    if dead is not None:
+        ratio, space = ratio.masked_fill(dead, 0), space.masked_fill(dead, 0)
+    space = space.transpose(1, 2).flatten(-2)
+    return torch.cat([(k + (space * space).sum(-1, keepdim=True)).sqrt(), space], -1), ratio
 
 
 def merge_heads(a: Tensor, *, k: Tensor, dead: Tensor | None = None) -> Tensor:

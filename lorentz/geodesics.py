@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, arsinhc, chord, sinhc, space_of, sqrt_k, squeeze, total, unit_space
+from .forms import K, arsinhc, asinh, chord, sinhc, space_of, sqrt_k, squeeze, total, unit_space
 from .math import expmap, lift
 from .tangent import norm
 
@@ -114,5 +114,5 @@ def busemann(
     along = total(a * way, axis)
     beside = a - along * way
     beside_sq = total(beside * beside, axis)
-    value = torch.log1p(beside_sq) / 2 - torch.asinh(along / (1 + beside_sq).sqrt())
+    value = torch.log1p(beside_sq) / 2 - asinh(along / (1 + beside_sq).sqrt())
     return squeeze(value * sqrt_k(k, a), axis, keepdim).to(x.dtype)

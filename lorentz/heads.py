@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import math
+from .forms import asinh, sinh
 from .manifold import Lorentz
 
 __all__ = ["KINDS", "FermiDirac", "LorentzClassifier"]
@@ -20,7 +21,7 @@ KINDS = ("prototype", "mlr")
 def _arsinh_of_scaled_sinh(c: Tensor, g: Tensor) -> Tensor:
     """Compute asinh(c sinh g) for c >= 1 and any g: sinh overflows beyond 710 and the logarithm cancels near 0."""
     small = g.abs() < 1
-    near = torch.asinh(c * torch.sinh(torch.where(small, g, torch.zeros_like(g))))
+    near = asinh(c * sinh(torch.where(small, g, torch.zeros_like(g))))
     size = torch.where(small, torch.ones_like(g), g.abs())
     e = torch.exp(-2 * size)
     half = c * (1 - e) / 2
@@ -65,6 +66,8 @@ class LorentzClassifier(nn.Module):
     >>> head(head.manifold.origin(2, 5)).shape
     torch.Size([2, 3])
     """
+
+    returns_points: bool = False
 
     def __init__(
         self, dim: int, num_classes: int, *, manifold: Lorentz, kind: str = "prototype", bias: bool = True
@@ -136,7 +139,7 @@ class LorentzClassifier(nn.Module):
         c_sq = 1 + torch.maximum((space * space).sum(-1, keepdim=True) / k - p * p / k, torch.zeros_like(p))
         c = c_sq.sqrt()
         root = k.sqrt()
-        g = torch.asinh(p / (root * c))
+        g = asinh(p / (root * c))
         if self.bias is not None:
             g = g - self.bias.double() / root
         return root * torch.where(zero, torch.zeros_like(norm), norm) * _arsinh_of_scaled_sinh(c, g)
@@ -164,6 +167,7 @@ class FermiDirac(nn.Module):
     tensor(2.)
     """
 
+    returns_points: bool = False
     r: Tensor
     log_t: Tensor
 
@@ -185,11 +189,18 @@ class FermiDirac(nn.Module):
         return f"r={float(self.r.detach()):g}, t={float(self.log_t.detach().exp()):g}"
 
     def forward(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """Logits :math:`(r - d^2) / t`, (...), of points (..., d) and (..., d), broadcast, in the dtype of `x`."""
-        k = self.manifold.k.to(x.device)
-        q = math.sqdist(x.double(), y.double(), k=k)
-        # 4k asinh^2(sqrt(q / 4k)) as a smooth function of q: d itself has no derivative at x = y, its square has all.
-        distance_sq = q * math.arsinhc(q / (4 * k)) ** 2
+        """Logits :math:`(r - d^2) / t`, (...), of points (..., d) and (..., d), broadcast, in the dtype of `x`.
+
+        Raises
+        ------
+        ValueError : points of two sizes.
+        """
+        if x.shape[-1] != y.shape[-1]:
+            raise ValueError(
+                f"FermiDirac expects pairs of points of one size, and got {x.shape[-1]} and {y.shape[-1]} coordinates, time "
+                f"first. Euclidean features become points by manifold.lift(features)."
+            )
+        distance_sq = math.dist2(x.double(), y.double(), k=self.manifold.k)
         return ((self.r.double() - distance_sq) * torch.exp(-self.log_t.double())).to(x.dtype)
 
     def probability(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:

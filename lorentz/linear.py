@@ -131,6 +131,11 @@ class LorentzLinear(nn.Module):
             connections and deltas enter here. The bounded variants keep the direction of the sum and not its length, so
             a residual branch is ``"unbounded"``.
         """
+        if addend is not None and addend.shape[-1] != self.out_features - 1:
+            raise ValueError(
+                f"addend joins the {self.out_features - 1} space coordinates of the result, and has {addend.shape[-1]}. Of a "
+                "point x it is lorentz.math.space_of(x)."
+            )
         h = self._input(x)
         if self._fits(h):
             return self._fused(h, addend)

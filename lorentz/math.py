@@ -19,6 +19,7 @@ from .forms import (
     NO_DIRECTION,
     K,
     arsinhc,
+    asinh,
     at_least_float32,
     chord,
     gram,
@@ -111,7 +112,7 @@ def dist(
     Shapes (..., d) and (..., d), broadcast, to (...). ``dist(x, y) == dist(y, x)`` to the bit.
     """
     a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    length = 2 * torch.asinh(safe_sqrt(chord(a, b, dim)) / 2) * sqrt_k(k, a)
+    length = 2 * asinh(safe_sqrt(chord(a, b, dim)) / 2) * sqrt_k(k, a)
     return squeeze(length, dim, keepdim).to(x.dtype)
 
 
@@ -135,7 +136,7 @@ def dist0(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1, keepdim: bool =
     Shape (..., d) to (...). The gradient at the origin is exactly 0.
     """
     a = unit_space(x, k, dim)
-    return squeeze(torch.asinh(safe_sqrt(total(a * a, dim))) * sqrt_k(k, a), dim, keepdim).to(x.dtype)
+    return squeeze(asinh(safe_sqrt(total(a * a, dim))) * sqrt_k(k, a), dim, keepdim).to(x.dtype)
 
 
 def expmap0(v: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:

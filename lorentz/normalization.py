@@ -157,16 +157,17 @@ class LorentzBatchNorm(_Norm):
         """
         _check_size("LorentzBatchNorm", x, self.dim)
         points = x.reshape(-1, self.dim).double()
-        if self.training and len(points) == 1:
+        n = points.shape[0]  # not len(), which would make a constant of it in an exported program
+        if self.training and n == 1:
             raise ValueError("LorentzBatchNorm cannot train on 1 point; give a batch of at least 2, or call eval()")
         k = self.manifold.k
-        batch_statistics = self.training and len(points) > 0
+        batch_statistics = self.training and n > 0
         mean = math.centroid(points, k=k) if batch_statistics else math.lift(self.running_mean.double(), k=k)
         tangent = transport_to_origin(mean, math.logmap(mean, points, k=k), k=k)
         if batch_statistics:
             # At the origin the length of a tangent vector is the Euclidean one, and transport keeps it.
             var = (tangent * tangent).sum(-1).mean()
-            self._track(mean.detach(), var.detach(), len(points))
+            self._track(mean.detach(), var.detach(), n)
         else:
             var = self.running_var.double()
         centre = math.lift(self.bias.double(), k=k)

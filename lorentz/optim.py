@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ class RiemannianAdam(Riemannian):
     Attributes
     ----------
     clipped : int. How many points ``max_radius`` stopped in the last step.
+    overflowed : int. How many points had a finite gradient in the last step whose squared norm is not (beyond 1e19 in
+        float32). It counts as 0: the point goes on with its momentum.
 
     Notes
     -----
@@ -85,8 +88,9 @@ class RiemannianAdam(Riemannian):
         super().__init__(params, defaults)
 
     def _fresh(self, space: Tensor, group: Group, chart: Chart | None) -> State:
-        second = torch.zeros_like(space) if chart is None else torch.zeros_like(space[..., :1])
-        return {"step": torch.zeros(()), "exp_avg": torch.zeros_like(space), "exp_avg_sq": second}
+        zeros = self._zeros(space, chart)
+        second = zeros if chart is None else zeros[..., :1]
+        return {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": second.clone()}
 
     def _scales(self, state: State, group: Group) -> tuple[Any, Tensor]:
         """Step size of the first moment and its denominator, both times the root of v's bias correction."""
@@ -102,7 +106,12 @@ class RiemannianAdam(Riemannian):
 
     def _riemannian_(self, space: Tensor, h: Tensor, state: State, group: Group, chart: Chart) -> int:
         beta1, beta2 = group["betas"]
-        state["exp_avg_sq"].lerp_(squared_norm(h, space, chart.k), 1 - beta2)
+        squared = squared_norm(h, space, chart.k)
+        if not float(squared.sum()) < inf:
+            over = ~squared.isfinite() & (h.isfinite() & space.isfinite()).all(-1, keepdim=True)
+            self.overflowed += int(over.sum())
+            h, squared = h.masked_fill(over, 0), squared.masked_fill(over, 0)
+        state["exp_avg_sq"].lerp_(squared, 1 - beta2)
         first = state["exp_avg"].lerp_(h, 1 - beta1)
         size, denominator = self._scales(state, group)
         return travel_(space, first, size / denominator, chart, shrink=1 - group["lr"] * group["weight_decay"])
@@ -180,7 +189,7 @@ class RiemannianSGD(Riemannian):
     def _fresh(self, space: Tensor, group: Group, chart: Chart | None) -> State:
         # The step count tells rows of sparse gradients apart from none; without momentum nothing else is kept.
         fresh = {"step": torch.zeros(())}
-        return {**fresh, "momentum_buffer": torch.zeros_like(space)} if group["momentum"] else fresh
+        return {**fresh, "momentum_buffer": self._zeros(space, chart)} if group["momentum"] else fresh
 
     def _velocity(self, h: Tensor, state: State, group: Group) -> Tensor:
         if not group["momentum"]:

@@ -12,20 +12,27 @@ from torch import Tensor
 
 from .optim_chart import Chart, chunks, covector
 
-__all__ = ["Group", "Riemannian", "State"]
+__all__ = ["Group", "Riemannian", "State", "default_radius"]
 
 State = dict[str, Tensor]
 Group = dict[str, Any]
 
+_LOW = (torch.float16, torch.bfloat16)
 # In units of sqrt(k): where rounding moves a point by about 1e-3, 1e-5 and 0.1; and where chart steps could overflow.
 _DEFAULT_RADIUS = {torch.float32: 10.0, torch.float64: 25.0, torch.float16: 5.0, torch.bfloat16: 4.0}
 _LARGEST_RADIUS = {torch.float32: 14.0, torch.float64: 36.0, torch.float16: 8.0, torch.bfloat16: 8.0}
+
+
+def default_radius(dtype: torch.dtype) -> float:
+    """Default of ``max_radius`` for points of this dtype, in units of the root of k."""
+    return _DEFAULT_RADIUS[dtype]
 
 
 class Riemannian(torch.optim.Optimizer):
     """Base of the optimisers; a subclass says how points and other numbers move."""
 
     clipped: int = 0
+    overflowed: int = 0
 
     def __init__(self, params: Iterable[Any], defaults: Group) -> None:
         # By parameter, not in the groups: a state_dict holds numbers and tensors only, and a copied parameter forgets.
@@ -33,7 +40,12 @@ class Riemannian(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_manifolds": self._manifolds, "clipped": self.clipped}
+        return {
+            **super().__getstate__(),
+            "_manifolds": self._manifolds,
+            "clipped": self.clipped,
+            "overflowed": self.overflowed,
+        }
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters; see :class:`torch.optim.Optimizer`."""
@@ -50,12 +62,27 @@ class Riemannian(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict()`` returned; see :class:`torch.optim.Optimizer`."""
+        super().load_state_dict(state_dict)
+        saved = [name for group in state_dict["param_groups"] for name in group["params"]]
+        for name, p in zip(saved, [p for group in self.param_groups for p in group["params"]], strict=True):
+            if p in self._manifolds and p.dtype in _LOW and name in state_dict["state"]:  # torch rounded the moments
+                self.state[p] = {
+                    n: t.to(p.device, torch.float32, copy=True) for n, t in state_dict["state"][name].items()
+                }
+
+    @staticmethod
+    def _zeros(space: Tensor, chart: Chart | None) -> Tensor:
+        """Initial moments: those of points are float32 at least, as a float16 square ends at 65504."""
+        return torch.zeros_like(space, dtype=torch.float32 if chart and space.dtype in _LOW else space.dtype)
+
     def _chart(self, p: Tensor, group: Group) -> Chart:
         k = float(self._manifolds[p].k.detach())
         largest = _LARGEST_RADIUS[p.dtype] * sqrt(k)
         radius = group["max_radius"]
         if radius is None:
-            radius = _DEFAULT_RADIUS[p.dtype] * sqrt(k)
+            radius = default_radius(p.dtype) * sqrt(k)
         elif radius > largest:
             raise ValueError(
                 f"max_radius={radius:g} is beyond what {p.dtype} can hold at k = {k:g}: at most {largest:g}; "
@@ -69,7 +96,7 @@ class Riemannian(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        stopped = 0
+        stopped = self.overflowed = 0
         with torch.no_grad():
             for group in self.param_groups:
                 plain = []
@@ -131,13 +158,10 @@ class Riemannian(torch.optim.Optimizer):
                 continue
             s = x[..., 1:] if ambient else x
             h = covector(g, s, chart.k) if ambient else g
-            if s.dtype in (torch.float16, torch.bfloat16):
-                wide = {n: t.float() for n, t in part.items()}
+            if s.dtype in _LOW:
                 work = s.float()
-                stopped += self._riemannian_(work, h.float(), wide, group, chart)
+                stopped += self._riemannian_(work, h.float(), part, group, chart)
                 s.copy_(work)
-                for name in named:
-                    part[name].copy_(wide[name])
             else:
                 stopped += self._riemannian_(s, h, part, group, chart)
             if ambient:

@@ -78,8 +78,25 @@ def _radial_(space: Tensor, p: Tensor, norm: Tensor, new_norm: Tensor, k: float)
     at_origin = norm == 0
     safe = torch.where(at_origin, torch.ones_like(norm), norm)
     ratio = ((k + norm.square()) / (k + new_norm.square())).sqrt()
-    p.addcmul_(space, (ratio - 1) * _dot(p, space) / safe.square())
+    outwards = space / safe
+    p.addcmul_(outwards, (ratio - 1) * _dot(p, outwards))
     space.mul_(torch.where(at_origin, torch.ones_like(norm), new_norm / safe))
+
+
+def _long_step(
+    space: Tensor, p: Tensor, rate: Tensor | float, chart: Chart, limit: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Velocity, its product with s, angle <= `limit`, factor, and whether it was cut; of p scaled so as not to overflow."""
+    size = p.abs().amax(-1, keepdim=True)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    unit, rate = p / size, rate * size
+    along = _dot(unit, space)
+    speed = _norm(unit).square_().addcmul_(along, along, value=1 / chart.k).sqrt_() / sqrt(chart.k)
+    angle = (speed * rate).abs_().clamp_(min=_TINY)
+    far = angle > limit
+    cut = torch.where(far, limit, angle)
+    forward = torch.sinh(cut) * torch.where(far, torch.sign(rate) / speed, rate / angle)
+    return unit, along, cut, forward, far
 
 
 def travel_(space: Tensor, p: Tensor, rate: Tensor | float, chart: Chart, *, shrink: float = 1.0) -> int:
@@ -102,13 +119,11 @@ def travel_(space: Tensor, p: Tensor, rate: Tensor | float, chart: Chart, *, shr
     forward = torch.sinh(angle).div_(angle).mul_(rate)
     # A step across the whole ball leaves it whatever its length; cutting it there keeps sinh finite.
     limit = 2 * chart.max_radius / root + 1
-    far = None
+    velocity, far = p, None
     if not float(angle.max()) <= limit:
-        far = angle > limit
-        cut = torch.where(far, limit, angle)
-        forward, angle = torch.sinh(cut) / angle * rate, cut
+        velocity, along, angle, forward, far = _long_step(space, p, rate, chart, limit)
     grow = torch.sinh(angle / 2).square_().mul_(2).addcmul_(forward, along, value=1 / k)
-    space.addcmul_(space, grow).addcmul_(p, forward)
+    space.addcmul_(space, grow).addcmul_(velocity, forward)
     # t'/t, which is at least exp(-angle); rounding could miss that after a step of many units inwards.
     p.div_(torch.maximum(grow.add_(1), angle.neg_().exp_()))
     if shrink == 1.0 and far is None and _surely_shorter(space, chart.max_norm):
