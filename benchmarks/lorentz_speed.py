@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -95,9 +95,16 @@ def peak(name: str, length: int, device: str, dtype: torch.dtype) -> float:
     warm = pair(8, 0.0, device, dtype)[name]
     warm().sum().backward()
     call = pair(length, 0.0, device, dtype)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is resident now
+    before = resident("VmRSS")
     call().sum().backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(field: str) -> int:
+    """Resident set (VmRSS) or its peak (VmHWM) of this process in KiB, from Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def fresh_peak(name: str, length: int, device: str, dtype: str) -> float:

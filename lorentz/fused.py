@@ -104,8 +104,8 @@ def _through_norm(
     scale, k = inputs[4], inputs[5]
     flat = ratio == 0  # at the origin without a direction nothing flows back
     bound = scale * gate
-    norm = _norm(bound, k, of_time)
-    norm_sq = (norm * norm).masked_fill(flat, 1)
+    norm = _norm(bound, k, of_time).masked_fill(flat, 1)
+    norm_sq = norm * norm
     slope = grad_time / y[..., :1]
     level = torch.addcmul(along, slope, norm_sq).masked_fill(flat, 0)  # m dL/dm
     to_k = slope / 2  # T = sqrt(k + m^2)
@@ -114,7 +114,6 @@ def _through_norm(
         to_k = to_k + to_norm * (time * 1.1 / (2 * k.sqrt()) - 0.5)
         level = to_norm * time * bound
     # One norm at a time: its square underflows where the gate is all but shut.
-    norm = norm.masked_fill(flat, 1)
     return (along / norm) * (ratio / norm), level * (1 - gate), level / scale, to_k
 
 

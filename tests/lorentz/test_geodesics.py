@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from math import cosh, sinh
-
 from collections.abc import Callable
+from math import cosh, sinh
 
 import pytest
 import torch
