@@ -3,20 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from relsim.blocks import BlockStore
 from relsim.distribution import FactDistribution
 from relsim.expfamily import SMALL_KL, bregman_kl, centred_kl, moments
 from relsim.pool import HeadPool
+from relsim.sums import TailSums
 
-__all__ = ["TailSums", "centred_features", "head_kl", "head_prob", "tail_blocks", "tail_kl"]
+__all__ = [
+    "TailEstimate",
+    "centred_features",
+    "certified",
+    "evaluating",
+    "head_kl",
+    "head_prob",
+    "tail_blocks",
+    "tail_kl",
+]
 
 # Heads that a relation practically never has: their whole share of its mean is at most this times the pool's size.
 _CUTOFF = {torch.float32: 1e-10, torch.float64: 1e-17}
 _BLOCK = 1 << 21  # natural parameters held at a time
+# Error of a divergence from rounding, relative to the largest |x| |f|.
+_ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
+
+
+@dataclass(frozen=True, eq=False)
+class TailEstimate:
+    """Estimated ``E_{h ~ P_i} KL(P_i(t|h) || P_j(t|h))`` of all pairs.
+
+    Parameters
+    ----------
+    kl, variance
+        float64 ``(R, R)``: the estimate, at least 0, in nats, and its variance; the diagonals are exactly 0.
+    ess
+        float64 ``(R,)``: independent heads that would give a relation's row the same variance.
+    df
+        float64 ``(R, R)``: degrees of freedom of the variance.
+    lower
+        float64 ``(R, R)``: the part of the sum over heads that was evaluated exactly, less rounding: a lower bound.
+    skewness
+        float64 ``(R,)``: of the estimates of each relation, averaged over pairs.
+    heads
+        Number of heads evaluated.
+    """
+
+    kl: Tensor
+    variance: Tensor
+    ess: Tensor
+    df: Tensor
+    lower: Tensor
+    skewness: Tensor
+    heads: int
+
+
+def certified(total: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """Sums of divergences less what rounding can have added to them, at least 0; ``scale`` is the largest |x| |f|."""
+    return (total - _ROUNDING[dtype] * scale).clamp_(min=0.0).fill_diagonal_(0.0)
+
+
+@contextmanager
+def evaluating(dist: FactDistribution) -> Iterator[None]:
+    """The model in evaluation mode, without dropout, and back in its own mode afterwards."""
+    training = dist.training
+    dist.eval()
+    try:
+        yield
+    finally:
+        dist.train(training)
 
 
 def centred_features(dist: FactDistribution, dtype: torch.dtype) -> Tensor:
@@ -56,61 +115,6 @@ def head_kl(dist: FactDistribution) -> Tensor:
     return kl.fill_diagonal_(0.0)
 
 
-@dataclass(eq=False)
-class TailSums:
-    """Weighted sums of conditional divergences over heads; those of disjoint sets of heads add up.
-
-    Deviations are summed around a fixed reference, the first divergence seen for the row, so that the variance of a
-    nearly constant one does not cancel.
-
-    Parameters
-    ----------
-    first, second, square
-        float64 ``(R, R)``: ``sum w (D - c)``, ``sum v (D - c)`` and ``sum v (D - c)^2`` with the reference c.
-    reference
-        float64 ``(R, R)``: c.
-    weight, variance
-        float64 ``(R,)``: ``sum w`` and ``sum v``.
-    """
-
-    first: Tensor
-    second: Tensor
-    square: Tensor
-    reference: Tensor
-    weight: Tensor
-    variance: Tensor
-
-    @classmethod
-    def zeros(cls, relations: int) -> TailSums:
-        """Sums over no heads."""
-        matrix, vector = torch.zeros(relations, relations, dtype=torch.float64), torch.zeros(relations).double()
-        return cls(matrix, matrix.clone(), matrix.clone(), matrix.clone(), vector, vector.clone())
-
-    def add(self, rows: Tensor, divergence: Tensor, weight: Tensor, variance: Tensor) -> None:
-        """Add one head: ``divergence (k, R)`` of the k relations ``rows`` that have it, with their ``w`` and ``v``."""
-        fresh = rows[self.weight[rows] == 0.0]
-        self.reference[fresh] = divergence[self.weight[rows] == 0.0]
-        centred = divergence - self.reference[rows]
-        scaled = variance[:, None] * centred
-        self.first.index_add_(0, rows, weight[:, None] * centred)
-        self.second.index_add_(0, rows, scaled)
-        self.square.index_add_(0, rows, scaled * centred)
-        self.weight.index_add_(0, rows, weight)
-        self.variance.index_add_(0, rows, variance)
-
-    def estimate(self) -> tuple[Tensor, Tensor]:
-        """Return the mean divergence and its variance, float64 ``(R, R)`` each.
-
-        The variance is infinite in rows whose spread could not be seen (``v`` infinite).
-        """
-        shift = self.first / self.weight[:, None]
-        spread = self.square - shift * (2.0 * self.second - shift * self.variance[:, None])
-        # A sum of squares: below zero by rounding alone, and only beside much larger terms that cancelled.
-        spread = torch.where(spread.abs() <= 1e-12 * self.square, 0.0, spread)
-        unseen = torch.isinf(self.variance)[:, None] | torch.isnan(spread)
-        return self.reference + shift, spread.masked_fill(unseen, torch.inf).fill_diagonal_(0.0)
-
-
 def tail_blocks(dist: FactDistribution, heads: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Natural parameters ``(b, R, d)`` of blocks of heads that fit in memory, with the place of their first head."""
     step = max(1, _BLOCK // (dist.num_relations * dist.dim))
@@ -120,12 +124,18 @@ def tail_blocks(dist: FactDistribution, heads: Tensor) -> Iterator[tuple[int, Te
 
 @torch.no_grad()
 def tail_kl(
-    dist: FactDistribution, pool: HeadPool, *, head: Tensor | None = None, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
+    dist: FactDistribution,
+    pool: HeadPool,
+    *,
+    head: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    store: BlockStore | None = None,
+    part: str = "pool",
+) -> TailEstimate:
     r"""Rao-Blackwellised ``E_{h ~ P_i} KL(P_i(t|h) || P_j(t|h))`` over the heads of a pool, for all pairs.
 
     For each head the sum over all tails is exact, ``D_ij = A_j - A_i - (x_j - x_i) . mu_i``, at a cost of
-    ``R E d + R^2 d`` rather than ``R^2 E``. Memory is a block of logits plus six ``R x R`` matrices.
+    ``R E d + R^2 d`` rather than ``R^2 E``. Memory is a block of logits plus seven ``R x R`` matrices.
 
     Parameters
     ----------
@@ -140,19 +150,15 @@ def tail_kl(
         float32 or float64, of the logits. With float32 the error is below 1e-6 times the largest ``|x| |f|``, that is
         under 1e-4 nats on fitted models; values under 1e-2 nats are recomputed in float64 whatever is asked for, and
         pairs under 1e-2 nats in the centred form.
-
-    Returns
-    -------
-    tuple
-        Estimate and its variance, float64 ``(R, R)``, in nats and nats squared. The estimate is at least 0 and the
-        diagonal of both is exactly 0.
+    store, part
+        Where running sums are kept, and under which name.
     """
     cutoff, every = _CUTOFF[dtype], torch.arange(dist.num_relations)
-    kl, variance = _tail_sums(dist, pool, every, dtype, cutoff)
+    kl, variance, lower, skewness = _tail_sums(dist, pool, every, dtype, cutoff, store, part)
     small = (kl < SMALL_KL).fill_diagonal_(False)
     some = (small | small.T).any(1).nonzero().squeeze(1)
     if dtype != torch.float64 and len(some):
-        exact_kl, exact_variance = _tail_sums(dist, pool, some, torch.float64, cutoff)
+        exact_kl, exact_variance, _, _ = _tail_sums(dist, pool, some, torch.float64, cutoff, None, part)
         chosen = small[some][:, some]
         i, j = some[chosen.nonzero()].T
         kl[i, j], variance[i, j] = exact_kl[chosen], exact_variance[chosen]
@@ -160,26 +166,44 @@ def tail_kl(
     kl[small] = torch.where((kl[small] < 0.0) & (kl[small] > -1e-12), 0.0, kl[small])
     total = kl if head is None else kl + head
     _refine(dist, pool, kl, variance, small & (total < SMALL_KL), cutoff)
-    return kl, variance
+    df = pool.df[:, None].expand_as(kl)
+    return TailEstimate(kl, variance, pool.ess, df, lower, skewness, len(pool.heads))
 
 
 def _tail_sums(
-    dist: FactDistribution, pool: HeadPool, some: Tensor, dtype: torch.dtype, cutoff: float
-) -> tuple[Tensor, Tensor]:
-    """Estimate and variance for the pairs among some relations, in the plain form."""
-    features, sums = centred_features(dist, dtype), TailSums.zeros(len(some))
-    for start, block in tail_blocks(dist, pool.heads):
+    dist: FactDistribution,
+    pool: HeadPool,
+    some: Tensor,
+    dtype: torch.dtype,
+    cutoff: float,
+    store: BlockStore | None,
+    part: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Estimate, variance, lower bound and skewness for the pairs among some relations, in the plain form."""
+    features, sums, done = centred_features(dist, dtype), TailSums.zeros(len(some)), 0
+    lower, largest = torch.zeros_like(sums.first), torch.zeros(1, dtype=torch.float64)
+    if store is not None and (kept := store.load(part)) is not None:
+        done, state = kept
+        sums, lower, largest = TailSums.from_state(state, "sums"), state["lower"], state["largest"]
+    for start, block in tail_blocks(dist, pool.heads[done:]):
+        at = slice(done + start, done + start + len(block))
         natural = block[:, some].to(dtype)
-        weight = pool.weight[some, start : start + len(block)].T
+        weight = pool.weight[some, at].T
         active = weight > cutoff
         partition, mean = moments(natural.flatten(0, 1), features, mean_of=active.flatten())
         partition, counts = partition.view(weight.shape), active.sum(1).tolist()
         for k, mu in enumerate(torch.split(mean, counts)):
             rows = active[k].nonzero().squeeze(1)
             divergence = bregman_kl(natural[k].double(), partition[k], mu, rows)
-            sums.add(rows, divergence, weight[k, rows], pool.variance[some[rows], start + k])
+            sums.add(rows, divergence, weight[k, rows], pool.variance[some[rows], at.start + k])
+            lower.index_add_(0, rows, pool.mass[some[rows], at.start + k, None] * divergence)
+        largest = torch.maximum(largest, natural.norm(dim=2).max().double())
+        if store is not None:
+            state = sums.state("sums") | {"lower": lower, "largest": largest}
+            store.save(part, at.stop, state, last=at.stop == len(pool.heads))
     kl, variance = sums.estimate()
-    return kl.fill_diagonal_(0.0), variance
+    scale = float(largest) * float(features.norm(dim=1).max())
+    return kl.fill_diagonal_(0.0), variance, certified(lower, scale, dtype), sums.skewness()
 
 
 def _refine(dist: FactDistribution, pool: HeadPool, kl: Tensor, variance: Tensor, small: Tensor, cutoff: float) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["SMALL_KL", "bregman_kl", "centred_kl", "moments"]
+__all__ = ["SMALL_KL", "bregman_kl", "centred_kl", "excess", "moments"]
 
 SMALL_KL = 1e-2
 """Below this many nats a KL is recomputed in the centred form."""
 
-_CHUNK = 1 << 22  # logits held at a time: 16 MiB in float32, so that the passes over them stay in the last-level cache
+_ROWS, _TAILS = 512, 512  # logits held at a time: 1 MiB in float32, which stays in a core's cache between the passes
+_PAIRED = 1 << 20  # the same for pairs of rows in float64
 
 
 def moments(natural: Tensor, features: Tensor, *, mean_of: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -32,24 +33,31 @@ def moments(natural: Tensor, features: Tensor, *, mean_of: Tensor | None = None)
     tuple
         ``A (n,)`` and ``mu (k, d)`` for the k chosen rows in order, both float64.
     """
-    n, chunk = len(natural), max(1, _CHUNK // len(features))
-    partition = torch.empty(n, dtype=torch.float64)
+    partition = torch.empty(len(natural), dtype=torch.float64)
+    wanted = torch.ones(len(natural), dtype=torch.bool) if mean_of is None else mean_of
+    chosen, others = wanted.nonzero().squeeze(1), (~wanted).nonzero().squeeze(1)
     means = [torch.empty(0, features.shape[1], dtype=torch.float64)]
-    for start in range(0, n, chunk):
-        logits = natural[start : start + chunk] @ features.T
-        peak = logits.amax(1, keepdim=True)
-        logits.sub_(peak).exp_()
-        total = logits.sum(1).double()
-        partition[start : start + chunk] = peak.squeeze(1).double() + total.log()
-        if mean_of is None:
-            means.append((logits @ features).double() / total[:, None])
-            continue
-        wanted = mean_of[start : start + chunk]
-        if 2 * int(wanted.sum()) > len(wanted):  # the copy of most rows would cost more than the product of the rest
-            means.append((logits @ features)[wanted].double() / total[wanted, None])
-        elif bool(wanted.any()):
-            means.append((logits[wanted] @ features).double() / total[wanted, None])
+    for rows in torch.split(chosen, _ROWS):
+        partition[rows], mean = _sums(natural[rows], features, mean=True)
+        means.append(mean)
+    for rows in torch.split(others, _ROWS):
+        partition[rows], _ = _sums(natural[rows], features, mean=False)
     return partition, torch.cat(means)
+
+
+def _sums(natural: Tensor, features: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
+    """Log-partition and mean in one pass over blocks of the features, rescaled whenever a larger logit appears."""
+    peak = natural.new_full((len(natural), 1), -torch.inf)
+    total, moment = torch.zeros_like(peak, dtype=torch.float64), torch.zeros_like(natural)
+    for block in torch.split(features, _TAILS):
+        logits = natural @ block.T
+        higher = torch.maximum(peak, logits.amax(1, keepdim=True))
+        scale, peak = (peak - higher).exp_(), higher
+        logits.sub_(peak).exp_()
+        total.mul_(scale).add_(logits.sum(1, keepdim=True))  # in float64
+        if mean:
+            moment.mul_(scale).addmm_(logits, block)
+    return (peak.double() + total.log()).squeeze(1), moment.double() / total
 
 
 def bregman_kl(natural: Tensor, partition: Tensor, mean: Tensor, rows: Tensor) -> Tensor:
@@ -71,8 +79,8 @@ def bregman_kl(natural: Tensor, partition: Tensor, mean: Tensor, rows: Tensor) -
     return torch.addmm(partition[None] - own[:, None], mean, natural.T, alpha=-1.0)
 
 
-def _excess(u: Tensor) -> Tensor:
-    """``exp(u) - 1 - u`` without cancellation, never negative."""
+def excess(u: Tensor) -> Tensor:
+    """``exp(u) - 1 - u`` of each entry without cancellation, never negative."""
     series = u * u / 2 * (1 + u / 3 * (1 + u / 4 * (1 + u / 5 * (1 + u / 6 * (1 + u / 7)))))
     return torch.where(u.abs() < 0.02, series, torch.expm1(u) - u)
 
@@ -96,10 +104,10 @@ def centred_kl(natural: Tensor, other: Tensor, features: Tensor) -> Tensor:
         ``(n,)`` float64, in nats, at least 0, and exactly 0 where ``other`` equals ``natural``.
     """
     result = torch.empty(len(natural), dtype=torch.float64)
-    chunk = max(1, _CHUNK // (4 * len(features)))
+    chunk = max(1, _PAIRED // len(features))
     for start in range(0, len(natural), chunk):
         x, delta = natural[start : start + chunk], (other - natural)[start : start + chunk]
         p = torch.softmax(x @ features.T, 1)
         shift = ((p @ features) * delta).sum(1, keepdim=True)
-        result[start : start + chunk] = torch.log1p((p * _excess(delta @ features.T - shift)).sum(1))
+        result[start : start + chunk] = torch.log1p((p * excess(delta @ features.T - shift)).sum(1))
     return result

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["HeadPool", "draw_pool", "every_head", "inclusion_probability"]
+__all__ = ["HeadPool", "capped", "draw_pool", "every_head", "inclusion_probability", "own_heads", "systematic"]
 
 _ROUNDS = 20  # of the multiplicative updates; the variances have settled to about 1 % by then
 _GOAL = 12.0  # effective heads that the design gives each relation before it lowers the average variance
+_MISSED = 0.5  # share of the expected variance factor below which a draw is taken to have missed what matters
 _LEAST = 10.0  # a design that leaves a relation with fewer has failed: the pool is too small for all relations
 
 
@@ -34,6 +36,8 @@ class HeadPool:
         chance.
     df
         float64 ``(R,)``: degrees of freedom of the variance (Satterthwaite); infinite likewise.
+    mass
+        float64 ``(R, M)``: ``P(h | r)`` of the heads.
     """
 
     heads: Tensor
@@ -41,26 +45,43 @@ class HeadPool:
     variance: Tensor
     ess: Tensor
     df: Tensor
+    mass: Tensor
 
 
 def every_head(head_prob: Tensor) -> HeadPool:
     """The pool of all E heads, whose estimate is the exact value: ``head_prob (R, E)``, rows summing to 1."""
     weight = head_prob.double()
     endless = torch.full((len(weight),), torch.inf, dtype=torch.float64)
-    return HeadPool(torch.arange(weight.shape[1]), weight, torch.zeros_like(weight), endless, endless.clone())
+    return HeadPool(torch.arange(weight.shape[1]), weight, torch.zeros_like(weight), endless, endless.clone(), weight)
 
 
-def _capped(size: Tensor, total: float) -> Tensor:
-    """Probabilities proportional to size that sum to total, none above 1."""
-    certain = torch.zeros(len(size), dtype=torch.bool)
-    while True:
-        left = total - float(certain.sum())
-        rest = size.masked_fill(certain, 0.0)
-        pi = rest * (left / rest.sum())
-        above = (pi >= 1.0) & ~certain
-        if not bool(above.any()):
-            return pi.masked_fill(certain, 1.0)
-        certain |= above
+def capped(size: Tensor, total: float) -> Tensor:
+    """Probabilities ``(n,)`` proportional to size that sum to total, none above 1."""
+    top = size.topk(min(len(size), math.ceil(total)))
+    # With the c largest certain, the next is certain too if its share of what the others have is 1 or more.
+    below = torch.cumsum(top.values.flip(0), 0).flip(0) + size.index_fill(0, top.indices, 0.0).sum()
+    possible = top.values * (total - torch.arange(len(top.values))) < below
+    certain = int(possible.int().argmax()) if bool(possible.any()) else len(possible)
+    rest = size.index_fill(0, top.indices[:certain], 0.0)
+    pi = rest * ((total - certain) / rest.sum().clamp(min=torch.finfo(size.dtype).tiny))
+    return pi.clamp_(max=1.0).index_fill_(0, top.indices[:certain], 1.0)
+
+
+def systematic(pi: Tensor, order: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Indices drawn with inclusion probabilities ``pi (n,)`` at equal steps along ``order``; certain ones first.
+
+    Where ``pi`` sums to an integer that many are drawn, otherwise one of the two integers around the sum.
+    """
+    certain = pi >= 1.0
+    order = order[~certain[order]]
+    steps = torch.cumsum(pi[order], 0)
+    total = float(steps[-1]) if len(steps) else 0.0
+    whole = round(total) if abs(total - round(total)) < 1e-6 else total
+    start = torch.rand(1, generator=generator, dtype=torch.float64)
+    points = torch.arange(math.floor(whole) + 1.0, dtype=torch.float64) + start
+    points = points[points < whole]
+    drawn = order[torch.searchsorted(steps, points, right=True).clamp(max=max(len(order) - 1, 0))]
+    return torch.cat([certain.nonzero().squeeze(1), drawn])
 
 
 def inclusion_probability(head_prob: Tensor, size: int) -> Tensor:
@@ -95,20 +116,20 @@ def inclusion_probability(head_prob: Tensor, size: int) -> Tensor:
     multiplier = torch.ones(relations, dtype=torch.float64)
     # A floor keeps every head that some relation can have reachable, so that no estimate is biased.
     floor = 1e-3 * head_prob.double().mean(0)
-    average = _capped((multiplier @ square).sqrt() + floor, float(size))
+    average = capped((multiplier @ square).sqrt() + floor, float(size))
     for _ in range(_ROUNDS):
-        pi = _capped((multiplier @ square).sqrt() + floor, float(size))
+        pi = capped((multiplier @ square).sqrt() + floor, float(size))
         factor = square @ (1.0 / pi - 1.0)
         multiplier = (multiplier * (factor * _GOAL).sqrt()).clamp_(min=1.0)
-    pi = _capped((multiplier @ square).sqrt() + floor, float(size))
+    pi = capped((multiplier @ square).sqrt() + floor, float(size))
     return pi if float((square @ (1.0 / pi - 1.0)).max()) <= 1.0 / _LEAST else average
 
 
 def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator, inclusion: Tensor | None = None) -> HeadPool:
-    """Draw a pool by systematic sampling with the probabilities of :func:`inclusion_probability`.
+    """Draw a pool by systematic sampling, in random order, with the probabilities of :func:`inclusion_probability`.
 
-    Heads are passed in the order of the relation that wants them most, shuffled inside, which spreads the pool over
-    the relations in proportion (implicit stratification).
+    Passing the heads relation by relation instead lowers the error by 5 %, which no variance formula sees: intervals
+    of 95 % then cover 98 %.
 
     Parameters
     ----------
@@ -124,28 +145,54 @@ def draw_pool(head_prob: Tensor, size: int, *, generator: torch.Generator, inclu
     if size >= head_prob.shape[1]:
         return every_head(head_prob)
     pi = inclusion_probability(head_prob, size) if inclusion is None else inclusion
-    certain = pi >= 1.0
-    shuffled = torch.randperm(len(pi), generator=generator)
-    order = shuffled[torch.argsort(head_prob.argmax(0)[shuffled], stable=True)]
-    order = order[~certain[order]]
-    steps = torch.cumsum(pi[order], 0)
-    points = torch.arange(float(steps[-1]) + 1.0, dtype=torch.float64) + torch.rand(
-        1, generator=generator, dtype=torch.float64
-    )
-    drawn = order[torch.searchsorted(steps, points[points < steps[-1]], right=True)]
-    heads = torch.cat([certain.nonzero().squeeze(1), drawn]).sort().values
-    raw = head_prob[:, heads].double() / pi[heads]
+    heads = systematic(pi, torch.randperm(len(pi), generator=generator), generator=generator).sort().values
+    mass = head_prob[:, heads].double()
+    raw = mass / pi[heads]
     weight = raw / raw.sum(1, keepdim=True)
     chance = weight**2 * (1.0 - pi[heads])
-    # A pool that happens to miss the uncertain heads of a relation would call itself certain; what the design expects
-    # is known, and is the least that is claimed.
+    # What the design expects is known. A pool that happens to hold much less than that missed the heads which matter,
+    # and may not call itself certain.
     expected = (head_prob.double() ** 2 * (1.0 / pi - 1.0)).sum(1)
     realised = chance.sum(1)
-    claimed = torch.maximum(realised, expected)
-    variance = chance / (1.0 - weight) * (claimed / realised)[:, None]
+    missed = (_MISSED * expected / realised).clamp(min=1.0)
+    variance = chance / (1.0 - weight) * missed[:, None]
     # One head carries the whole relation: its spread cannot be seen at all, which the standard error must say.
     unseen = ((weight >= 1.0) & (chance > 0.0)) | ((realised == 0.0) & (expected > 0.0))[:, None]
     variance = torch.where(unseen, torch.inf, torch.nan_to_num(variance))
     spread = variance.sum(1)
     df = torch.where(torch.isinf(spread), 1.0, torch.nan_to_num(spread**2 / (variance**2).sum(1), nan=torch.inf))
-    return HeadPool(heads, weight, variance, 1.0 / claimed, df)
+    return HeadPool(heads, weight, variance, 1.0 / torch.maximum(realised, expected), df, mass)
+
+
+def own_heads(weight: Tensor, size: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    r"""Draw for every relation about ``size`` of the heads of a pool, in proportion to their weight.
+
+    Parameters
+    ----------
+    weight
+        Weights of the pool, ``(R, M)``, rows summing to 1.
+    size
+        Heads a relation; those that weigh more than a ``size``-th part are taken with certainty.
+    generator
+        Source of the draws.
+
+    Returns
+    -------
+    tuple
+        Weights and variance factors of the second phase, float64 ``(R, M)`` each, 0 where not drawn: the estimate of
+        ``\sum_h w_h D_h`` is ``\sum_h weight D_h``, its variance over this draw ``\sum_h variance (D_h - D)^2``.
+    """
+    second, variance = torch.zeros_like(weight), torch.zeros_like(weight)
+    order = torch.randperm(weight.shape[1], generator=generator)
+    for r, row in enumerate(weight):
+        possible = order[row[order] > 0.0]
+        pi = capped(row, float(size)) if size < len(possible) else (row > 0.0).double()
+        drawn = systematic(pi, possible, generator=generator)
+        raw = row[drawn] / pi[drawn]
+        second[r, drawn] = raw / raw.sum()
+        chance = 1.0 - pi[drawn]
+        uncertain = float((chance > 0.0).sum())
+        # The draws that are left to chance have one expanded weight each: their spread is a plain sample variance.
+        factor = uncertain / (uncertain - 1.0) if uncertain > 1.0 else torch.inf
+        variance[r, drawn] = torch.nan_to_num(chance * second[r, drawn] ** 2 * factor, nan=0.0, posinf=torch.inf)
+    return second, variance
