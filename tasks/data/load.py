@@ -14,16 +14,15 @@ from .sets import EMBEDDED
 __all__ = ["load"]
 
 
-def _triples(text: str, where: str) -> list[tuple[str, str, str]]:
-    rows = []
+def _triples(text: str, where: str, separator: str = "\t") -> list[tuple[str, str, str]]:
+    rows, between = [], " TAB " if separator == "\t" else separator
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        cells = line.split("\t")
+        cells = line.split(separator)
         if len(cells) != 3 or not all(cell.strip() for cell in cells):
-            raise UsageError(
-                f"{where}, line {number}: expected head TAB relation TAB tail, got {len(cells)} columns: {line[:80]!r}"
-            )
+            expected = between.join(("head", "relation", "tail"))
+            raise UsageError(f"{where}, line {number}: expected {expected}, got {len(cells)} columns: {line[:80]!r}")
         rows.append((cells[0], cells[1], cells[2]))
     return rows
 
@@ -59,10 +58,15 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
 
         return graph_from_triples(name, taxonomy())
     entry, folder = find(name, data_dir)
+    if entry.kind == "re":
+        from .sentences import read_sentences
+
+        return read_sentences(name, entry, folder)
+    separator = "," if entry.kind == "kg, commas" else "\t"
     splits, warnings = {}, []
     for file, digest in entry.files.items():
         text, warning = read_text(folder, file, digest)
-        splits[Path(file).stem] = _triples(text, f"{folder / file}")
+        splits[Path(file).stem] = _triples(text, f"{folder / file}", separator)
         warnings += [warning] if warning else []
     graph = graph_from_triples(name, splits)
     graph.warnings += warnings

@@ -32,6 +32,7 @@ _EMBEDDING = "https://github.com/villmow/datasets_knowledge_embedding"
 _CODEX = "https://github.com/tsafavi/codex"
 _HYBONET = "https://github.com/chenweize1998/fully-hyperbolic-nn"
 _PYKEEN = "https://github.com/pykeen/pykeen"
+_ANNOTATED = "https://github.com/davidsbatista/Annotated-Semantic-Relationships-Datasets"
 
 
 def _kg(folder: str, origin: str, licence: str, train: str, valid: str, test: str) -> DataSet:
@@ -126,5 +127,41 @@ DATA: dict[str, DataSet] = {
         "80a8e3a26aff58b78fd5a453ec2a37591466bad621df8d05185f26763b663a0c",
         "f4b27648148a44f87e627140ec3a02ca4c884c32d348591147ca72f1d6fff5b0",
         "262ca5ae5ed3aa1927026e0f258cc52b10830185b93465b93b9360727e719158",
+    ),
+    "WD50K": DataSet(
+        "kg, commas",
+        "kg/WD50K/triples",
+        {
+            "train.txt": "4f3d368a3ea20721e2f45ecc770bb8de2b3c5f0319967873322b25dcdbb92ba8",
+            "valid.txt": "d82f76567f5b13008e48c2767681c666aa1448b6b40d23c5bca755fd8f46532b",
+            "test.txt": "f17b0ed15046f44d5599fca6fa0e2166424c9fbb968567eb6308947edd82aee6",
+        },
+        "https://github.com/migalkin/StarE",
+        "MIT; Wikidata CC0",
+    ),
+    "SemEval2010-Task8": DataSet(
+        "re",
+        "re/SemEval2010-Task8",
+        {
+            "SemEval2010_task8_training/TRAIN_FILE.TXT": (
+                "73cd76bf45c17257d9dba882655917109a863ccd42ad69ee6a34083a61202b51"
+            ),
+            "SemEval2010_task8_testing_keys/TEST_FILE_FULL.TXT": (
+                "066b269d0bebbefaba2f347671b373d45fdecad9191513417572a07bc61b9566"
+            ),
+        },
+        _ANNOTATED,
+        "CC BY 3.0",
+    ),
+    "KBP37": DataSet(
+        "re",
+        "re/KBP37",
+        {
+            "train.txt": "75e12365f6e769f3cd9b186fe6632d4d4c03e0890e3baa683c115dce1f8b2d45",
+            "dev.txt": "7768ed8e4cc79485ad90491726a4e4a6fe6da7d25787873fd5b5c87d5bbebe68",
+            "test.txt": "e668a2127666d7c46a4519cee9c047b28ad993741eb1c925e5021b3c82b9f664",
+        },
+        _ANNOTATED,
+        "none stated",
     ),
 }

@@ -1,0 +1,1 @@
+"""Relation classification: a linear head on marker features of a frozen encoder, with or without a similarity margin."""
