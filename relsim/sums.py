@@ -90,9 +90,15 @@ class TailSums:
         torch.maximum(self.seen, top.values.double(), out=self.seen)
         centred = divergence.sub_(self.reference.to(divergence.dtype))
         part, scale = centred[:, :, :: _every(len(self.seen))].clone(), variance**1.5
-        self.first += torch.einsum("hi,hij->ij", weight, centred)
-        self.second += torch.einsum("hi,hij->ij", variance, centred)
-        self.square += torch.einsum("hi,hij->ij", variance, centred.square_())
+        first, second, square = (torch.zeros_like(centred[0]) for _ in range(3))
+        # One head at a time: its matrix stays in a core's cache over the three sums.
+        for one, w, v in zip(centred, weight[:, :, None], variance[:, :, None], strict=True):
+            first.addcmul_(one, w)
+            second.addcmul_(one, v)
+            square.addcmul_(one.square_(), v)
+        self.first += first
+        self.second += second
+        self.square += square
         for power in range(4):
             self.cubes[power] += torch.einsum("hi,hij->ij", scale, part**power)
         self.weight += weight.sum(0, dtype=torch.float64)

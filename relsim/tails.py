@@ -14,6 +14,7 @@ from relsim.pool import capped, systematic
 __all__ = ["TailSample", "draw_tails", "heaviest_tails"]
 
 _OWN, _COMMON = 6, 12  # pilot heads: of the relation itself, and of all relations
+_TOGETHER = 8  # relations in one product with all features
 _FLOOR = 0.05  # share of the sample that is spread evenly, against tails that the pilot heads did not show
 
 
@@ -120,8 +121,10 @@ def _measures(
     natural = dist.tail_natural_all(common).to(features.dtype)
     average = torch.zeros(2, _OWN + _COMMON, dtype=features.dtype)
     average[0, :_OWN], average[1, _OWN:] = 1.0 / _OWN, 1.0 / _COMMON
-    for r in range(len(head_prob)):
-        mine = dist.tail_natural(own[r], torch.full_like(own[r], r)).to(features.dtype)
-        square = torch.softmax(torch.cat([mine, natural[:, r]]) @ features.T, 1).square_()
-        typical, anywhere = (average @ square).double().sqrt()
-        yield typical, anywhere
+    for some in torch.split(torch.arange(len(head_prob)), _TOGETHER):
+        mine = dist.tail_natural(own[some].flatten(), some.repeat_interleave(_OWN)).to(features.dtype)
+        rows = torch.cat([mine.view(len(some), _OWN, -1), natural[:, some].transpose(0, 1)], 1)
+        square = torch.softmax(rows.flatten(0, 1) @ features.T, 1).square_()
+        for each in torch.split(square, _OWN + _COMMON):
+            typical, anywhere = (average @ each).double().sqrt()
+            yield typical, anywhere

@@ -18,7 +18,7 @@ from relsim.tails import draw_tails
 
 __all__ = ["Sizes", "two_phase_kl"]
 
-_BLOCK, _LITTLE = 128, 16  # heads evaluated together, and in one pass of the network, whose layers then stay in cache
+_BLOCK, _LITTLE = 128, 8  # heads evaluated together, and in one pass of the network, whose layers then stay in cache
 _SEEN = 1e-5  # a head that a relation has less often adds too little to its lower bounds to be worth an exact mean
 _NOISE = 4.0  # standard errors of the cheap sums that a divergence must exceed to be told from zero by them
 _SINGLE = 1e-6  # rounding of sums in float32, relative
