@@ -200,7 +200,7 @@ def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> F
         rows = np.arange(size) if at is None else at
     block = np.zeros((len(rows), size))
     for a, b in _sides(counts, swapped):
-        p, q = row_shares(a), row_shares(b).tocsc()
+        p, q = row_shares(a).sorted_indices(), row_shares(b).tocsc()
         for place_i, i in enumerate(rows):
             mine = slice(p.indptr[i], p.indptr[i + 1])
             found = q[:, p.indices[mine]]
