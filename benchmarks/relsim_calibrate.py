@@ -1,4 +1,4 @@
-"""Fit the coefficients of ``relsim/calibration.json`` and say how well they do on relations they have not seen.
+"""Fit the coefficients of ``relsim/evidence/calibration.json`` and say how well they do on relations they have not seen.
 
     python -m benchmarks.relsim_calibrate [--neural] [--encoder] [--write]
 
@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from relsim.calibration import Calibration, fit_logistic
-from relsim.contradiction import contradiction
-from relsim.counts import Counts, Float
-from relsim.encoding import VIEWS, Encoded
+from relsim.evidence.calibration import Calibration, fit_logistic
+from relsim.evidence.contradiction import contradiction
+from relsim.evidence.counts import Counts, Float
+from relsim.evidence.encoding import VIEWS, Encoded
+from relsim.evidence.features import count_features, fact_features, neural_features, text_features
+from relsim.evidence.guard import text_regime
+from relsim.evidence.profiles import Profiles
+from relsim.evidence.reliability import reliability
 from relsim.facts import Facts
-from relsim.features import count_features, fact_features, neural_features, text_features
-from relsim.guard import text_regime
-from relsim.profiles import Profiles
-from relsim.reliability import reliability
 
 from .common import row, save
 from .relsim_sources import combo, copies, disjoint_parts, folds, knowledge_base
@@ -190,7 +190,7 @@ def screens(folder: Path) -> dict[str, Any]:
 
 
 def neural_regime(folder: Path, *, least: int = 400, epochs: int = 4) -> dict[str, Any]:
-    from relsim.neural import neural_similarity
+    from relsim.evidence.neural import neural_similarity
 
     facts, gold = disjoint_parts(knowledge_base(folder, "FB15k-237"), 0, least=least, most=1 << 60, others=50)
     kl = neural_similarity(facts, epochs=epochs, seed=0).kl.numpy()
@@ -236,14 +236,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("HYREL_DATA", "data")))
     parser.add_argument("--encoder", action="store_true", help="fit the regimes with a sentence encoder too (a minute)")
     parser.add_argument("--neural", action="store_true", help="fit the neural regime too (minutes)")
-    parser.add_argument("--write", action="store_true", help="write relsim/calibration.json and the results")
+    parser.add_argument("--write", action="store_true", help="write relsim/evidence/calibration.json and the results")
     args = parser.parse_args()
     encoder = None
     if args.encoder:
         from tasks.encoder import sentence_encoder
 
         encoder = sentence_encoder()
-    target = Path(__file__).parents[1] / "relsim/calibration.json"
+    target = Path(__file__).parents[1] / "relsim/evidence/calibration.json"
     regimes = json.loads(target.read_text("utf-8"))["regimes"] if target.exists() else {}
     regimes |= screens(args.data) | text_regimes(args.data, encoder)
     regimes["facts"] = fact_regime(args.data, 12, 60, FACTS)

@@ -21,13 +21,13 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from relsim.baselines import count_kl_max
-from relsim.calibration import fit_logistic
-from relsim.counts import Counts, Float
-from relsim.encoding import Encoded
+from relsim.evidence.calibration import fit_logistic
+from relsim.evidence.counts import Counts, Float
+from relsim.evidence.encoding import Encoded
+from relsim.evidence.features import text_features
+from relsim.evidence.profiles import Profiles
 from relsim.facts import Facts
-from relsim.features import text_features
-from relsim.induced import induced_types
-from relsim.profiles import Profiles
+from relsim.model.entitytypes import type_names
 
 from .common import row, save
 from .relsim_calibrate import SIGN, TEXT_RIDGE
@@ -49,7 +49,7 @@ class Task:
         counts = Counts(facts)
         self.features = text_features(counts, at, Profiles(facts, types=gold.types))
         self.features["everything untyped"] = Profiles(facts).everything(*at)
-        induced = Profiles(facts, types=induced_types(facts))
+        induced = Profiles(facts, types=type_names(facts))
         self.features |= {"kinds induced": induced.kinds(*at), "signatures induced": induced.signatures(*at)}
         self.features["count KL"] = np.log1p(count_kl_max(counts, at))
         if encoder is not None:
@@ -68,7 +68,7 @@ class Task:
 
     def _neural(self, gold: Combo) -> Float:
         """Log of the neural KL over pairs of types: over pairs of names it is worse still."""
-        from relsim.neural import neural_similarity
+        from relsim.evidence.neural import neural_similarity
 
         names = gold.facts.entities
         kinds = ["|".join(sorted(gold.types[name])) for name in names]

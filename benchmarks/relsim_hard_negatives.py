@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from relsim import Facts, read_openie, redundancy
-from relsim.contradiction import wilson
+from relsim.evidence.contradiction import wilson
 
 from .common import row, save
 from .relsim_sources import combo, knowledge_base

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from relsim.baselines import MEASURES, cosine, count_kl
-from relsim.counts import Counts
 from relsim.distribution import FactDistribution
+from relsim.evaluation.judgements import Agreement, Ratings, agreement, ceiling, partial_correlation, pearson, spearman
+from relsim.evidence.counts import Counts
 from relsim.facts import Facts
 from relsim.fit import fit
-from relsim.judgements import Agreement, Ratings, agreement, ceiling, partial_correlation, pearson, spearman
+from relsim.model.warmstart import warm_start
 from relsim.similarity import similarity
-from relsim.warmstart import warm_start
 from tasks.data.judgements import relation_judgements, signatures
 from tasks.data.load import load
 from tasks.data.locate import candidates

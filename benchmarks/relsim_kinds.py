@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from relsim.evaluation.suites import KINDS, Suite
 from relsim.facts import Facts
-from relsim.suites import KINDS, Suite
 
 __all__ = ["judge_kinds"]
 

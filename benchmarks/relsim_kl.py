@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from relsim.ancestral import ancestral_kl
 from relsim.distribution import FactDistribution
 from relsim.divergence import head_kl, head_prob
-from relsim.expfamily import bregman_kl, moments
 from relsim.facts import Facts
 from relsim.fit import fit
-from relsim.pool import draw_pool, inclusion_probability
-from relsim.result import RelationSimilarity
+from relsim.kl.ancestral import ancestral_kl
+from relsim.kl.pool import draw_pool, inclusion_probability
+from relsim.kl.result import RelationSimilarity
+from relsim.maths.expfamily import bregman_kl, moments
 from relsim.similarity import similarity
 
 from .common import row, save

@@ -23,15 +23,15 @@ import torch
 from numpy.typing import NDArray
 
 from relsim.baselines import MEASURES, cosine
-from relsim.counts import Counts
 from relsim.distribution import FactDistribution
+from relsim.evaluation.suites import SUITES, Suite, make_suite
+from relsim.evidence.counts import Counts
 from relsim.facts import Facts
 from relsim.fit import fit
-from relsim.inverses import with_inverses
-from relsim.localscale import local_scaling
+from relsim.kl.localscale import local_scaling
+from relsim.model.inverses import with_inverses
+from relsim.model.warmstart import warm_start
 from relsim.similarity import similarity
-from relsim.suites import SUITES, Suite, make_suite
-from relsim.warmstart import warm_start
 from tasks.data.load import load
 from tasks.similarity.judge import judge
 from tasks.similarity.task import graph_facts

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from relsim.distribution import FactDistribution
+from relsim.kl.topk import nearest
 from relsim.similarity import similarity
-from relsim.topk import nearest
 
 from .common import row, save
 from .relsim_models import arguments, fitted

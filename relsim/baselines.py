@@ -1,7 +1,7 @@
 """Count and text measures between relations: what a fact distribution must beat, and what decides without enough facts.
 
 Every measure takes ``Facts`` or ``Counts`` and where to evaluate (``at``: every pair, rows, or pairs, see
-``relsim.counts.dot``). With ``swapped=True`` relation i is compared with relation j, head and tail of j exchanged.
+``relsim.evidence.counts.dot``). With ``swapped=True`` relation i is compared with relation j, head and tail of j exchanged.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relsim.counts import At, Counts, Float, dot
+from relsim.evidence.counts import At, Counts, Float, dot
 from relsim.facts import Facts
+from relsim.maths.rows import row_shares, row_sums, tfidf
 
 __all__ = [
     "MEASURES",
-    "agreement",
     "argument_jaccard",
     "cosine",
     "count_cosine",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 Source = Facts | Counts
-_CHUNK = 1 << 16
 
 
 def _counts(source: Source) -> Counts:
@@ -56,15 +55,11 @@ def _jaccard(shared: Float, a: Float, b: Float, at: At) -> Float:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def _rows(matrix: Any) -> Float:
-    return np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1)
-
-
 def pair_jaccard(source: Source, at: At = None, *, swapped: bool = False) -> Float:
     """Jaccard of the sets of argument pairs, ``|A & B| / |A | B|``, 0 to 1."""
     counts = _counts(source)
     other = counts.pair_swapped if swapped else counts.pair
-    return _jaccard(dot(counts.pair, other, at), _rows(counts.pair), _rows(other), at)
+    return _jaccard(dot(counts.pair, other, at), row_sums(counts.pair), row_sums(other), at)
 
 
 def argument_jaccard(source: Source, at: At = None, *, swapped: bool = False) -> Float:
@@ -72,7 +67,7 @@ def argument_jaccard(source: Source, at: At = None, *, swapped: bool = False) ->
     total: Any = 0.0
     for a, b in _sides(_counts(source), swapped):
         a, b = a.sign(), b.sign()
-        total = total + 0.5 * _jaccard(dot(a, b, at), _rows(a), _rows(b), at)
+        total = total + 0.5 * _jaccard(dot(a, b, at), row_sums(a), row_sums(b), at)
     return np.asarray(total)
 
 
@@ -82,7 +77,7 @@ def _cosine(sides: Any, at: At) -> Float:
     square_b: Any = 0.0
     for a, b in sides:
         inner = inner + dot(a, b, at)
-        square_a, square_b = square_a + _rows(a.multiply(a)), square_b + _rows(b.multiply(b))
+        square_a, square_b = square_a + row_sums(a.multiply(a)), square_b + row_sums(b.multiply(b))
     left, right = _outer(np.sqrt(square_a), np.sqrt(square_b), at)
     norm = left * right
     return np.asarray(np.divide(inner, norm, out=np.zeros_like(inner), where=norm > 0))
@@ -99,7 +94,6 @@ def tfidf_cosine(source: Source, at: At = None, *, swapped: bool = False) -> Flo
     With ``swapped`` df counts a relation with the entity on either side, so both relations are weighted alike.
     """
     counts = _counts(source)
-    size = counts.facts.num_relations
     if swapped:
         either = (counts.head.sign() + counts.tail.sign()).sign()
         df = [np.asarray(either.sum(axis=0)).reshape(-1)] * 2
@@ -107,8 +101,7 @@ def tfidf_cosine(source: Source, at: At = None, *, swapped: bool = False) -> Flo
         df = [np.asarray(matrix.sign().sum(axis=0)).reshape(-1) for matrix in (counts.head, counts.tail)]
     sides = []
     for (a, b), frequency in zip(_sides(counts, swapped), df, strict=True):
-        weight = np.log1p(size / np.maximum(frequency, 1))
-        sides.append((a.log1p().multiply(weight).tocsr(), b.log1p().multiply(weight).tocsr()))
+        sides.append((tfidf(a, frequency), tfidf(b, frequency)))
     return _cosine(sides, at)
 
 
@@ -170,7 +163,7 @@ def _marginal_kl(a: Any, b: Any, prior: Float, n: Float, smoothing: float, at: A
         return matrix.multiply(1.0 / safe).tocsr().log1p()
 
     def own(matrix: Any, lift: Any) -> Float:
-        return np.asarray((_rows(matrix.multiply(lift)) + lift @ prior) / (n + smoothing))
+        return np.asarray((row_sums(matrix.multiply(lift)) + lift @ prior) / (n + smoothing))
 
     gain_a, gain_b = gain(a), gain(b)
     log_n = np.log(n + smoothing)
@@ -207,7 +200,7 @@ def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> F
         rows = np.arange(size) if at is None else at
     block = np.zeros((len(rows), size))
     for a, b in _sides(counts, swapped):
-        p, q = _shares(a).tocsr(), _shares(b).tocsc()
+        p, q = row_shares(a).sorted_indices(), row_shares(b).tocsc()
         for place_i, i in enumerate(rows):
             mine = slice(p.indptr[i], p.indptr[i + 1])
             found = q[:, p.indices[mine]]
@@ -219,12 +212,6 @@ def jensen_shannon(source: Source, at: At = None, *, swapped: bool = False) -> F
     return block[place, at[1]] if isinstance(at, tuple) else block
 
 
-def _shares(matrix: Any) -> Any:
-    """Rows divided by their sums; an empty row stays empty."""
-    total = _rows(matrix)
-    return matrix.multiply(np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)[:, None])
-
-
 def _not_negative(values: Float, name: str) -> Float:
     # Sums of up to E rounded terms: anything below this is an error in the formula, not rounding.
     if values.size and float(values.min()) < -1e-10:
@@ -233,32 +220,11 @@ def _not_negative(values: Float, name: str) -> Float:
 
 
 def token_overlap(source: Source, at: At = None, *, swapped: bool = False) -> Float:
-    """Jaccard of the phrases' tokens weighted by rarity, 0 to 1; see ``relsim.text.tokens``. Blind to ``swapped``."""
+    """Jaccard of the phrases' tokens weighted by rarity, 0 to 1; see ``relsim.phrases.text.tokens``. Blind to ``swapped``."""
     matrix, weight = _counts(source).text
     weighted = matrix.multiply(weight).tocsr()
-    total = _rows(weighted)
+    total = row_sums(weighted)
     return _jaccard(dot(weighted, matrix, at), total, total, at)
-
-
-def agreement(source: Source, at: At = None, *, swapped: bool = False) -> tuple[Float, Float]:
-    """On heads both relations have, the rate at which the tails agree, and the number of such heads.
-
-    ``sum over shared heads |tails_i(h) & tails_j(h)| / sum over shared heads min(|tails_i(h)|, |tails_j(h)|)``, NaN
-    where no head is shared. Low agreement speaks against equivalence; high agreement alone proves nothing.
-    """
-    counts = _counts(source)
-    if not isinstance(at, tuple):
-        rows = np.arange(counts.facts.num_relations) if at is None else at
-        grid = np.indices((len(rows), counts.facts.num_relations)).reshape(2, -1)
-        rate, heads = agreement(counts, (rows[grid[0]], grid[1]), swapped=swapped)
-        return rate.reshape(len(rows), -1), heads.reshape(len(rows), -1)
-    shared = dot(counts.pair, counts.pair_swapped if swapped else counts.pair, at)
-    (a, b), _ = _sides(Counts(counts.facts, weight=np.ones(len(counts.facts))), swapped)
-    heads, smaller = dot(a.sign(), b.sign(), at), np.zeros_like(shared)
-    for start in range(0, len(smaller), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        smaller[part] = _rows(a[at[0][part]].minimum(b[at[1][part]]))
-    return np.divide(shared, smaller, out=np.full_like(shared, np.nan), where=smaller > 0), heads
 
 
 def cosine(relation_vectors: Any) -> Float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from relsim.softmax import softmax_nll
+from relsim.model.softmax import softmax_nll
 
 __all__ = ["EntityTable", "FactDistribution"]
 
@@ -195,7 +195,7 @@ class FactDistribution(nn.Module):
         ----------
         batch
             ``head, relation, tail``: int64 ``(N,)``; ``count``: ``(N,)``; optionally ``negatives`` int64 ``(K,)``,
-            distinct, with ``correction (K,)``, for sampled normalisers (see :func:`relsim.softmax.softmax_nll`).
+            distinct, with ``correction (K,)``, for sampled normalisers (see :func:`relsim.model.softmax.softmax_nll`).
             Without negatives the normalisers are exact and cost (rows of the batch) x E.
         """
         missing = [key for key in ("head", "relation", "tail", "count") if key not in batch]

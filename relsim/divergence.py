@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relsim.blocks import BlockStore
 from relsim.distribution import FactDistribution
-from relsim.expfamily import SMALL_KL, bregman_kl, centred_kl, moments
-from relsim.pool import HeadPool
-from relsim.sums import TailSums
+from relsim.kl.blocks import BlockStore
+from relsim.kl.pool import HeadPool
+from relsim.kl.sums import TailSums
+from relsim.maths.expfamily import SMALL_KL, bregman_kl, centred_kl, moments
 
 __all__ = [
     "TailEstimate",
@@ -142,7 +142,7 @@ def tail_kl(
     dist
         The model.
     pool
-        Heads and weights; with :func:`relsim.pool.every_head` the result is exact.
+        Heads and weights; with :func:`relsim.kl.pool.every_head` the result is exact.
     head
         float64 ``(R, R)``: the divergences of the heads. Given them, the centred form is spent on the pairs that are
         small in all, not on those whose tails alone agree.

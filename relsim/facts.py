@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from relsim.ingest import IngestReport
+    from relsim.ingest.report import IngestReport
 
 __all__ = ["Facts"]
 
@@ -175,7 +175,7 @@ class Facts:
         ValueError
             For a missing column (the nearest name is suggested), a missing value, or unequal column lengths.
         """
-        from relsim.frames import columns
+        from relsim.ingest.frames import columns
 
         values = columns(frame, {"head": head, "relation": relation, "tail": tail}, count=count)
         return cls._aggregate(values[0], values[1], values[2], values[3] if count is not None else None, None)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from relsim.batches import FactBatches
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
+from relsim.model.batches import FactBatches
 
 __all__ = ["FitReport", "fit", "held_out_nll", "parameter_groups", "refit_head", "split_facts"]
 
@@ -134,7 +134,7 @@ def fit(
         With some tens of facts a relation, 1 to 3 keep both from learning the facts by heart.
     negatives
         Draws a step for sampled normalisers, 0 for exact ones; by default by entity count (see
-        :class:`relsim.batches.FactBatches`).
+        :class:`relsim.model.batches.FactBatches`).
     held_out
         Facts to watch, or the fraction of ``facts`` to hold out; None watches nothing.
     patience

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from relsim.facts import Facts
-from relsim.gathering import gather
-from relsim.ingest import IngestError, IngestReport
-from relsim.nary import POLICIES
+from relsim.ingest.gathering import gather
+from relsim.ingest.nary import POLICIES
+from relsim.ingest.report import IngestError, IngestReport
+from relsim.ingest.staging import LEVELS, SCHEMA, Tally, check_memory_limit, stage_items, stage_text, text_query
+from relsim.ingest.textfiles import BINARY, PathLike, find_files, peek, text_blocks
 from relsim.readers import READERS, check_format, detect
 from relsim.readers.base import Layout, Level, Options, Reader, Sample
-from relsim.staging import LEVELS, SCHEMA, Tally, check_memory_limit, stage_items, stage_text, text_query
-from relsim.textfiles import BINARY, PathLike, find_files, peek, text_blocks
 
 __all__ = ["READERS", "IngestError", "IngestReport", "read_openie"]
 
@@ -52,7 +52,7 @@ def read_openie(
     min_confidence
         Leave out extractions below it, in the unit of the file's confidence column. None keeps all.
     normalise
-        True: spellings with one key of :mod:`relsim.normalise` are one relation, or one argument, named by the most
+        True: spellings with one key of :mod:`relsim.phrases.normalise` are one relation, or one argument, named by the most
         frequent of them; negation is part of the key. Names of knowledge bases (relations without white space) are
         left alone. False: text as it stands, ends trimmed. "extractor": the normalised forms that ReVerb (columns 16
         to 18) and CESI (``triple_norm``) give; ReVerb's drop the passive and write numbers as #.

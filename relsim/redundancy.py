@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from relsim import neural as fitting
-from relsim.calibration import load_calibration
-from relsim.clusters import Cluster, cluster_id, complete_linkage
-from relsim.contradiction import disjoint_by_construction
-from relsim.counts import Counts
-from relsim.encoding import Encoded, Encoder
+from relsim.evidence import neural as fitting
+from relsim.evidence.calibration import load_calibration
+from relsim.evidence.contradiction import disjoint_by_construction
+from relsim.evidence.counts import Counts
+from relsim.evidence.encoding import Encoded, Encoder
+from relsim.evidence.guard import Guard
+from relsim.evidence.profiles import Profiles, Types
+from relsim.evidence.scoring import keep_best
 from relsim.facts import Facts
-from relsim.guard import Guard
-from relsim.induced import induced_types
-from relsim.profiles import Profiles, Types
-from relsim.ranking import rank_pairs
-from relsim.redundant import RedundancyResult
-from relsim.result import RelationSimilarity
-from relsim.review import Review
-from relsim.scoring import keep_best
-from relsim.tables import PairTable
+from relsim.kl.result import RelationSimilarity
+from relsim.merge.clusters import Cluster, cluster_id, complete_linkage
+from relsim.merge.ranking import rank_pairs
+from relsim.merge.result import RedundancyResult
+from relsim.merge.review import Review
+from relsim.merge.tables import PairTable
+from relsim.model.entitytypes import type_names
 
 __all__ = ["redundancy"]
 
@@ -50,8 +50,8 @@ def redundancy(
     Each pair is decided by the best evidence there is for it, and says which: neural KL where both phrases have
     ``min_facts`` facts and a similarity exists; shared facts and count KL where there are enough of them; and otherwise
     the words of the phrases and of their arguments, with types and a sentence encoder where given. Each becomes a
-    probability by a logistic model fitted on labelled data (``relsim/calibration.json``). A pair that disagrees on the
-    arguments both phrases have is not merged, however alike the distributions.
+    probability by a logistic model fitted on labelled data (``relsim/evidence/calibration.json``). A pair that disagrees
+    on the arguments both phrases have is not merged, however alike the distributions.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def redundancy(
     known = None if table is None else (table.enough, table.probability)
     always = [] if review is None else [link for m in (True, False) for link in review.links(facts.relations, m)]
     kept = keep_best(counts, top=top, min_facts=min_facts, neural=known, always=always, progress=progress)
-    given = induced_types(facts, seed=seed) if types == "induced" else types
+    given = type_names(facts, seed=seed) if types == "induced" else types
     profiles = Profiles(facts, types=None if isinstance(given, str) else given)
     encoded = None if encoder is None else Encoded(facts, encoder, types=profiles.types)
     guard = Guard(counts, profiles, encoded, table, min_facts=min_facts, off=contradiction == "off")

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relsim.ancestral import ancestral_kl
-from relsim.blocks import BlockStore, fingerprint
 from relsim.distribution import FactDistribution
 from relsim.divergence import TailEstimate, evaluating, head_kl, head_prob, tail_kl
-from relsim.intervals import shrunken_skewness
-from relsim.pool import draw_pool, every_head
-from relsim.result import LEAST_ESS, RelationSimilarity
-from relsim.sequential import Goal
-from relsim.twophase import Sizes, two_phase_kl
+from relsim.kl.ancestral import ancestral_kl
+from relsim.kl.blocks import BlockStore, fingerprint
+from relsim.kl.pool import draw_pool, every_head
+from relsim.kl.result import LEAST_ESS, RelationSimilarity
+from relsim.kl.sequential import Goal
+from relsim.kl.twophase import Sizes, two_phase_kl
+from relsim.maths.intervals import shrunken_skewness
 
 __all__ = ["assembled", "similarity"]
 
@@ -61,7 +61,7 @@ def similarity(
         Heads in the (first) pool; all of them from E on.
     tails
         Tails a relation in the cheap sums of "pooled", whose error is then estimated and taken off
-        (:func:`relsim.twophase.two_phase_kl`); by default E / 8, at most 512. 0 sums over all tails at every head of
+        (:func:`relsim.kl.twophase.two_phase_kl`); by default E / 8, at most 512. 0 sums over all tails at every head of
         the pool, as is done up to 512 entities and with float64.
     samples
         Facts a relation for "ancestral", at least 2.

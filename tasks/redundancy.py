@@ -132,7 +132,7 @@ def _encoder(name: str) -> Any:
 
 
 def _marks(path: Path | None) -> Any:
-    from relsim.review import read_review
+    from relsim.merge.review import read_review
 
     if path is None:
         return None
@@ -159,7 +159,7 @@ def report_apply(mapping: Path, files: Sequence[Path], *, out: Path | None = Non
     UsageError : a file that is missing or has no phrase of the map
     RunError : the result cannot be written
     """
-    from relsim.apply import apply_map, read_map, undo_map
+    from relsim.merge.apply import apply_map, read_map, undo_map
 
     missing = [path for path in (mapping, *files) if not path.is_file()]
     if missing:

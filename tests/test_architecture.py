@@ -26,6 +26,8 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
         ("lorentz imports nothing of ours", "lorentz/math.py", "import relsim"),
         ("relsim imports nothing of ours and never transformers", "relsim/facts.py", "import lorentz"),
         ("relsim imports nothing of ours and never transformers", "relsim/facts.py", "import transformers"),
+        ("rooms of relsim import from those below only", "relsim/phrases/text.py", "import relsim.facts"),
+        ("rooms of relsim import from those below only", "relsim/planted.py", "import relsim.facts"),
         ("deltas imports lorentz in deltas.space only", "deltas/planted.py", "import lorentz"),
         ("deltas imports lorentz in deltas.space only", "deltas/planted.py", "import tasks"),
         ("only lorentz.hf imports transformers", "lorentz/math.py", "import transformers"),

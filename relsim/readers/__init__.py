@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
 from relsim.readers import clausie, ntriples, opiec, parquet, props, reverb
 from relsim.readers.base import Reader, Sample
 from relsim.readers.brackets import OLLIE, OPENIE6

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
 
 __all__ = [
     "Argument",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Level = Literal["text", "lemma", "names"]
-"""What the rules of :mod:`relsim.normalise` may do: phrases as written, phrases of lemmas, or names left as they are."""
+"""What :mod:`relsim.phrases.normalise` may do: phrases as written, phrases of lemmas, or names left as they are."""
 Lines = Iterable[tuple[int, str]]
 """Number and text of every line of a file that is not blank."""
 

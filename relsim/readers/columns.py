@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
 from relsim.readers.base import Layout, Options, Reader, Sample, all_names, is_integer, is_number
 
 __all__ = ["CORENLP", "CSV", "ROLES", "TSV", "names_triple", "role"]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
+from relsim.ingest.textfiles import numbered_lines
 from relsim.readers.base import Argument, Aside, Extraction, Item, Lines, Reader, Sample, is_integer, is_number
-from relsim.textfiles import numbered_lines
 
 __all__ = ["CUVA", "OPENKE"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
+from relsim.ingest.textfiles import text_chunks
 from relsim.readers.base import Argument, Aside, Extraction, Item, Layout, Options, Reader, Sample
-from relsim.textfiles import text_chunks
 
 __all__ = ["CESI", "COMBO"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
 from relsim.readers.base import Argument, Aside, Extraction, Item, Reader, Sample
 
 __all__ = ["READER"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from relsim.ingest import IngestError
+from relsim.ingest.report import IngestError
 from relsim.readers.base import Argument, Aside, Extraction, Item, Reader, Sample
 from relsim.readers.columns import role
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from relsim.phrases.verbs import BE
 from relsim.readers.base import Argument, Aside, Extraction, Item, Lines, Reader, Sample, is_number
-from relsim.verbs import BE
 
 __all__ = ["READER"]
 

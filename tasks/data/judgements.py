@@ -6,7 +6,7 @@ import csv
 import hashlib
 from pathlib import Path
 
-from relsim.judgements import Ratings, read_ratings
+from relsim.evaluation.judgements import Ratings, read_ratings
 from tasks.errors import RunError
 
 __all__ = ["SHA256", "relation_judgements", "signatures"]

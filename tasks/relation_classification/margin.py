@@ -15,8 +15,8 @@ from relsim.baselines import count_kl_max
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
 from relsim.fit import fit
+from relsim.model.warmstart import warm_start
 from relsim.similarity import similarity
-from relsim.warmstart import warm_start
 from tasks.data.sentences import RelationSentences
 
 from .config import MarginConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tasks.report.html import Column, Report
 
 if TYPE_CHECKING:
-    from relsim.evidence import Evidence
-    from relsim.redundant import RedundancyResult
+    from relsim.evidence.examples import Evidence
+    from relsim.merge.result import RedundancyResult
 
 __all__ = ["redundancy_section"]
 

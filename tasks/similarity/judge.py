@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from relsim.suites import Suite
+from relsim.evaluation.suites import Suite
 
 __all__ = ["judge"]
 

@@ -9,7 +9,7 @@ from lorentz import Lorentz, LorentzEmbedding
 from lorentz import math as lmath
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
-from relsim.warmstart import entity_vectors, warm_start
+from relsim.model.warmstart import entity_vectors, warm_start
 
 from .config import DistributionConfig
 

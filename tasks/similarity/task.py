@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from relsim.baselines import count_cosine, count_kl_max
-from relsim.batches import FactBatches
-from relsim.counts import Counts
 from relsim.distribution import FactDistribution
+from relsim.evaluation.suites import Suite, make_suite
+from relsim.evidence.counts import Counts
 from relsim.facts import Facts
 from relsim.fit import held_out_nll, parameter_groups
+from relsim.model.batches import FactBatches
 from relsim.similarity import similarity
-from relsim.suites import Suite, make_suite
 from tasks.data.kg import KnowledgeGraph
 from tasks.errors import UsageError
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relsim.distribution import FactDistribution
-from relsim.softmax import softmax_nll
+from relsim.model.softmax import softmax_nll
 
 
 @pytest.fixture

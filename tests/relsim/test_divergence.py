@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relsim.ancestral import ancestral_kl
 from relsim.distribution import FactDistribution
 from relsim.divergence import head_kl, head_prob, tail_kl
-from relsim.expfamily import bregman_kl, centred_kl, moments
-from relsim.pool import HeadPool, capped, draw_pool, every_head, inclusion_probability, own_heads, systematic
-from relsim.sums import TailSums
+from relsim.kl.ancestral import ancestral_kl
+from relsim.kl.pool import HeadPool, capped, draw_pool, every_head, inclusion_probability, own_heads, systematic
+from relsim.kl.sums import TailSums
+from relsim.maths.expfamily import bregman_kl, centred_kl, moments
 
 E, R = 12, 5
 
@@ -251,8 +251,8 @@ def test_chunks_do_not_change_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     x, features = torch.randn(7, 3, generator=g).double(), torch.randn(9, 3, generator=g).double()
     wanted = torch.tensor([True, False, False, False, False, True, True])
     whole = moments(x, features)
-    monkeypatch.setattr("relsim.expfamily._ROWS", 2)
-    monkeypatch.setattr("relsim.expfamily._TAILS", 4)
+    monkeypatch.setattr("relsim.maths.expfamily._ROWS", 2)
+    monkeypatch.setattr("relsim.maths.expfamily._TAILS", 4)
     partition, mean = moments(x, features, mean_of=wanted)
     torch.testing.assert_close(partition, torch.logsumexp(x @ features.T, 1))
     torch.testing.assert_close(mean, whole[1][wanted])

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from relsim.batches import FactBatches
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
 from relsim.fit import fit, held_out_nll, parameter_groups, refit_head, split_facts
+from relsim.model.batches import FactBatches
 
 
 def planted(seed: int, entities: int = 10, relations: int = 3) -> torch.Tensor:

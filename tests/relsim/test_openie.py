@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relsim import Facts, IngestError, read_openie
-from relsim import textfiles as text_files
+from relsim.ingest import textfiles as text_files
 
 ROWS = [("Paris", "is in", "France", "0.9"), ("Rome", "is in", "Italy", "0.5"), ("Paris", "is in", "France", "0.7")]
 

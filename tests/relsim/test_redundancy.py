@@ -8,14 +8,14 @@ import torch
 
 import relsim
 from relsim import Facts, read_openie, redundancy
-from relsim.calibration import load_calibration
-from relsim.contradiction import contradiction
-from relsim.counts import Counts
-from relsim.features import fact_features, text_features
-from relsim.profiles import Profiles
-from relsim.redundant import COLUMNS, KINDS
-from relsim.result import RelationSimilarity
-from relsim.scoring import keep_best
+from relsim.evidence.calibration import load_calibration
+from relsim.evidence.contradiction import contradiction
+from relsim.evidence.counts import Counts
+from relsim.evidence.features import fact_features, text_features
+from relsim.evidence.profiles import Profiles
+from relsim.evidence.scoring import keep_best
+from relsim.kl.result import RelationSimilarity
+from relsim.merge.result import COLUMNS, KINDS
 
 
 def planted() -> Facts:
@@ -141,7 +141,7 @@ def repeated() -> Facts:
 
 
 def test_a_fit_happens_in_memory_when_there_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relsim.neural.LEAST_FACTS_TO_FIT", 100)
+    monkeypatch.setattr("relsim.evidence.neural.LEAST_FACTS_TO_FIT", 100)
     seen: list[tuple[str, int, int]] = []
     result = redundancy(repeated(), epochs=3, progress=lambda *state: seen.append(state))
     assert set(result.pairs["decided_by"]) == {"neural KL"}
@@ -198,7 +198,7 @@ def test_best_partners_are_kept_and_blocks_change_nothing(monkeypatch: pytest.Mo
     counts = Counts(facts)
     every = keep_best(counts, top=100)
     assert len(every.i) == every.examined == facts.num_relations * (facts.num_relations - 1) // 2
-    monkeypatch.setattr("relsim.scoring._BLOCK_CELLS", 40)
+    monkeypatch.setattr("relsim.evidence.scoring._BLOCK_CELLS", 40)
     few = keep_best(counts, top=2)
     best = np.full((facts.num_relations,) * 2, -1.0)
     best[every.i, every.j] = best[every.j, every.i] = np.maximum(every.straight, every.swapped)

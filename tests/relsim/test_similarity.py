@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from relsim.distribution import FactDistribution
-from relsim.result import RelationSimilarity
+from relsim.kl.result import RelationSimilarity
 from relsim.similarity import similarity
 
 

@@ -11,9 +11,9 @@ import torch
 
 import tasks
 from lorentz import math as lmath
+from relsim.evaluation.suites import Suite, disjoint
 from relsim.facts import Facts
 from relsim.fit import held_out_nll
-from relsim.suites import Suite, disjoint
 from tasks.data.load import load
 from tasks.errors import UsageError
 from tasks.similarity.config import DistributionConfig, SimilarityConfig

@@ -1,0 +1,1 @@
+"""What a similarity is measured against: suites with a known answer, and ratings by people."""

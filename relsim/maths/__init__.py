@@ -1,0 +1,1 @@
+"""Pure functions that know no facts: rows of sparse matrices, exponential families, confidence intervals."""
