@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from relsim.distribution import FactDistribution
-from relsim.maths.intervals import shrunken_skewness, skewed_interval
 from relsim.kl.pool import draw_pool, inclusion_probability
 from relsim.kl.result import LEAST_ESS, RelationSimilarity
-from relsim.similarity import similarity
 from relsim.kl.sums import TailSums
+from relsim.maths.intervals import shrunken_skewness, skewed_interval
+from relsim.similarity import similarity
 
 from .common import row, save
 from .relsim_models import apart, arguments, fitted
