@@ -23,14 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from relsim.baselines import MEASURES, cosine
-from relsim.distribution import FactDistribution
 from relsim.evaluation.suites import SUITES, Suite, make_suite
 from relsim.evidence.counts import Counts
 from relsim.facts import Facts
-from relsim.fit import fit
+from relsim.fit import fit_distribution
 from relsim.kl.localscale import local_scaling
 from relsim.model.inverses import with_inverses
-from relsim.model.warmstart import warm_start
 from relsim.similarity import similarity
 from tasks.data.load import load
 from tasks.similarity.judge import judge
@@ -47,8 +45,7 @@ VECTORS = ("transe", "distmult", "rescal")
 DIVERGENCES = ("count_kl", "jensen_shannon")
 # What AP and R@1 of the divergences of one fit should reach.
 TARGETS = {"disjoint": {"ap": 0.91, "r@1": 0.95}, "capped-50": {"ap": 0.72}}
-FIT: dict[str, Any] = {"epochs": 6, "lr": 5e-3, "batch_size": 512, "weight_decay": 3.0, "held_out": 0.04, "patience": 2}
-DROPOUT, HEADS = 0.2, 150
+HEADS = 150
 
 
 def kept(path: Path, make: Callable[[], Matrix]) -> Matrix:
@@ -63,10 +60,7 @@ def kept(path: Path, make: Callable[[], Matrix]) -> Matrix:
 
 def divergence(facts: Facts, seed: int) -> Matrix:
     """KL, its head part and its tail part, (3, R, R), of one fit."""
-    model = FactDistribution(facts.num_entities, facts.num_relations, dropout=DROPOUT, seed=seed)
-    warm_start(model, facts, seed=seed)
-    fit(model, facts, seed=seed, **FIT)
-    found = similarity(model, heads=HEADS, seed=seed)
+    found = similarity(fit_distribution(facts, seed=seed)[0], heads=HEADS, seed=seed)
     return np.stack([part.numpy() for part in (found.kl, found.head_kl, found.tail_kl)])
 
 

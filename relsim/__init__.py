@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
-from relsim.fit import FitReport, fit, held_out_nll, split_facts
+from relsim.fit import FitReport, fit, fit_distribution, held_out_nll, split_facts
 from relsim.ingest.report import IngestError, IngestReport
 from relsim.kl.result import RelationSimilarity, SimilarPair
 from relsim.merge.apply import apply_map, read_map, undo_map
@@ -40,6 +40,7 @@ __all__ = [
     "apply_map",
     "argument_key",
     "fit",
+    "fit_distribution",
     "held_out_nll",
     "read_map",
     "read_openie",

@@ -68,9 +68,14 @@ def text_features(
     return out
 
 
-def neural_features(kl_ab: Float, kl_ba: Float) -> dict[str, Float]:
+def neural_features(kl_ab: Float, kl_ba: Float, local: Float) -> dict[str, Float]:
     """Features of the neural regime from the two directions of a KL divergence in nats, of one shape.
 
-    KL is heavy-tailed, so it enters as ``log(1 + KL)``: the larger direction and the smaller one.
+    KL is heavy-tailed, so it enters as ``log(1 + KL)``: the larger direction and the smaller one. ``local`` says how
+    much nearer the pair is than its surroundings: :func:`relsim.kl.localscale.local_scaling` of the larger direction.
     """
-    return {"log_max": np.log1p(np.maximum(kl_ab, kl_ba)), "log_min": np.log1p(np.minimum(kl_ab, kl_ba))}
+    return {
+        "log_max": np.log1p(np.maximum(kl_ab, kl_ba)),
+        "log_min": np.log1p(np.minimum(kl_ab, kl_ba)),
+        "local": local,
+    }

@@ -13,7 +13,7 @@ from relsim.evidence.calibration import load_calibration
 from relsim.evidence.contradiction import VERDICTS, Contradiction, contradiction
 from relsim.evidence.counts import Counts, Float
 from relsim.evidence.encoding import Encoded
-from relsim.evidence.features import Pairs, fact_features, neural_features, text_features
+from relsim.evidence.features import Pairs, fact_features, text_features
 from relsim.evidence.neural import Neural
 from relsim.evidence.profiles import Profiles
 from relsim.phrases.text import negated, voice
@@ -143,7 +143,7 @@ class Guard:
         if regime == "neural":
             assert self.neural is not None
             a, b = self.neural.place[part[0]], self.neural.place[part[1]]
-            return neural_features(self.neural.kl[a, b], self.neural.kl[b, a])
+            return self.neural.features(a, b)
         if regime.startswith("text"):
             encoded = self.encoded
             return text_features(self.counts, part, self.profiles, encoded, swapped=swapped)
