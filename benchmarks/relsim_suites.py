@@ -26,9 +26,9 @@ from relsim.baselines import MEASURES, cosine
 from relsim.evaluation.suites import SUITES, Suite, make_suite
 from relsim.evidence.counts import Counts
 from relsim.facts import Facts
-from relsim.fit import fit_distribution
 from relsim.kl.localscale import local_scaling
 from relsim.model.inverses import with_inverses
+from relsim.model.recommended import fit_distribution
 from relsim.similarity import similarity
 from tasks.data.load import load
 from tasks.similarity.judge import judge

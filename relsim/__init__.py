@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from relsim.distribution import FactDistribution
 from relsim.facts import Facts
-from relsim.fit import FitReport, fit, fit_distribution, held_out_nll, split_facts
+from relsim.fit import FitReport, fit, held_out_nll, split_facts
 from relsim.ingest.report import IngestError, IngestReport
 from relsim.kl.result import RelationSimilarity, SimilarPair
 from relsim.merge.apply import apply_map, read_map, undo_map
 from relsim.merge.result import RedundancyResult
 from relsim.merge.review import read_review
 from relsim.model.batches import FactBatches
+from relsim.model.recommended import fit_distribution
 from relsim.openie import read_openie
 from relsim.phrases.normalise import argument_key, relation_key
 from relsim.redundancy import redundancy

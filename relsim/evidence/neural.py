@@ -34,13 +34,13 @@ def neural_similarity(
     facts
         At least two relations.
     epochs
-        Passes over the facts at most; by default as in :func:`relsim.fit.fit_distribution`.
+        Passes over the facts at most; by default as in :func:`relsim.model.recommended.fit_distribution`.
     seed
         Of the fit and of the sampled heads.
     progress
         Called with "fit", epochs done, and epochs planned, of which the last may not be needed.
     """
-    from relsim.fit import fit_distribution, planned_epochs
+    from relsim.model.recommended import fit_distribution, planned_epochs
     from relsim.similarity import similarity as compare
 
     planned = planned_epochs(facts) if epochs is None else epochs
