@@ -17,7 +17,12 @@ __all__ = ["LorentzFeatures", "LorentzNatural", "make_distribution"]
 
 
 class LorentzFeatures(nn.Module):
-    r"""Entities as points of the hyperboloid, their time negated: :math:`x \cdot f = \langle x, p\rangle_L`."""
+    r"""Entities as points p of the hyperboloid, as features :math:`(\sqrt k - p_0, s_p)`.
+
+    With a point x as natural parameter :math:`x \cdot f = \langle x, p\rangle_L + \sqrt k\, x_0`, where the last term is the
+    same for all entities. What is left of the time has no large part that cancels, so the form holds for flat spaces too
+    (large k), where it tends to :math:`s_x \cdot s_p - |s_p|^2 / 2`.
+    """
 
     def __init__(self, num_entities: int, dim: int, *, manifold: Lorentz, std: float) -> None:
         super().__init__()
@@ -26,7 +31,9 @@ class LorentzFeatures(nn.Module):
     def forward(self) -> Tensor:
         """Features (E, d)."""
         points: Tensor = self.points()
-        return torch.cat([-points[:, :1], points[:, 1:]], 1)
+        space = points[:, 1:]
+        root = self.points.manifold.k.sqrt().to(points.dtype)
+        return torch.cat([-(space * space).sum(1, keepdim=True) / (points[:, :1] + root), space], 1)
 
 
 class LorentzNatural(nn.Module):

@@ -100,6 +100,17 @@ def test_lorentz_logits_are_lorentzian_inner_products(blocks: Path) -> None:
         torch.testing.assert_close(model.log_prob_tail(h, r), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_flat_space_leaves_a_gaussian_in_the_distance(blocks: Path) -> None:
+    facts = RelationSimilarityTask(SimilarityConfig(data=str(blocks))).prepare(load(str(blocks)))[1]["train"]
+    config = DistributionConfig(geometry="lorentz", dim=6, hidden=8, k=1e10)
+    model = make_distribution(config, facts, seed=0).eval()
+    r = torch.tensor([0, 1])
+    space = model.head_network(model.relation[r])[:, 1:].double()
+    points = model.entity.points.weight.double()
+    expected = torch.log_softmax(-0.5 * torch.cdist(space, points) ** 2, 1)
+    torch.testing.assert_close(model.log_prob_head(r).double(), expected, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("geometry", ["euclidean", "lorentz"])
 def test_each_geometry_trains_through_the_runner_from_a_warm_start(blocks: Path, tmp_path: Path, geometry: str) -> None:
     nll = {}
