@@ -14,6 +14,7 @@ from relsim.evaluation.suites import Suite, make_suite
 from relsim.evidence.counts import Counts
 from relsim.facts import Facts
 from relsim.fit import held_out_nll, parameter_groups
+from relsim.kl.localscale import local_scaling
 from relsim.model.batches import FactBatches
 from relsim.similarity import similarity
 from tasks.data.kg import KnowledgeGraph
@@ -80,7 +81,10 @@ class RelationSimilarityTask:
         return model.loss(batch), {}
 
     def evaluate(self, model: nn.Module, data: KnowledgeGraph, split: str) -> dict[str, float]:
-        """Held-out likelihood; on the test split also the suite's scores of the divergences and of two count measures."""
+        """Held-out likelihood; on the test split also the suite's scores of the divergences and of two count measures.
+
+        The prefix ``local_`` stands for divergences beside those to the nearest relations (``relsim.kl.localscale``).
+        """
         assert isinstance(model, FactDistribution)
         suite, facts, _ = self.prepare(data)
         head, tail = held_out_nll(model, facts[split])
@@ -89,9 +93,13 @@ class RelationSimilarityTask:
             return metrics
         found = similarity(model, heads=self.config.heads, seed=self.config.seed)
         kl = found.kl.numpy()
+        worst = np.maximum(kl, kl.T)
+        local = local_scaling(worst)
+        np.fill_diagonal(local, 0.0)
         counts = Counts(suite.facts)
         scores = {
-            "": -np.maximum(kl, kl.T),
+            "": -worst,
+            "local_": local,
             "count_kl_": -count_kl_max(counts),
             "count_cosine_": count_cosine(counts),
         }
