@@ -22,6 +22,7 @@ from tasks import run
 from tasks.api import Result, configure, recipes
 from tasks.argv import parse_seeds
 from tasks.config import load_recipe
+from tasks.folder import RunFolder
 
 from .common import row, save
 from .paired import holm, paired_row
@@ -32,7 +33,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "flat limit, k = 1e6": {"geometry": "lorentz", "k": 1e6},
 }
 SIZES = (3, 6, 11)
-TRIALS = 12
+TRIALS = 8
 TUNING_SEED = 1000
 TARGET = {("Lorentz, k = 1", 6, "map"): 0.90}
 MAMMALS = {"epochs": 80, "batch_size": 64, "eval_every": 80}
@@ -100,7 +101,12 @@ def mammals_rows(seeds: list[int], runs: Path) -> tuple[list[dict[str, Any]], li
                 )
             seconds = [result.values["seconds"]["train"] for result in results]
             rows.append(
-                row(f"seconds of training, {name}, {dim - 1} free coordinates", round(mean(seconds), 1), "s", n=len(seconds))
+                row(
+                    f"seconds of training, {name}, {dim - 1} free coordinates",
+                    round(mean(seconds), 1),
+                    "s",
+                    n=len(seconds),
+                )
             )
             print(dim, name, chosen, scores[name], flush=True)
         lorentz, *others = scores.values()
@@ -153,8 +159,8 @@ def nouns_rows(minutes: float, runs: Path, threads: int) -> list[dict[str, Any]]
         train={"epochs": epochs, "eval_every": max(1, epochs // 10), "threads": threads},
     )
     published = {r["metric"]: r["value"] for r in load_recipe(recipes()["hierarchy/nouns-11"])[1]}
-    curve = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    times = {entry["step"]: entry["train"] for line in (result.folder / "timing.jsonl").read_text().splitlines() if (entry := json.loads(line))}
+    curve = RunFolder(result.folder).rows()
+    times = {entry["step"]: entry["train"] for entry in RunFolder(result.folder).rows("timing.jsonl")}
     rows = []
     for point in curve:
         after = times[point["step"]] / 60

@@ -123,7 +123,9 @@ def hierarchy_from_edges(name: str, pairs: Sequence[tuple[str, str]]) -> Hierarc
     digest = hashlib.sha256(lines.encode()).hexdigest()
     warnings = []
     if len(edges) > len(unique):
-        warnings.append(f"{len(edges) - len(unique)} implied edges of {name} were added to the {len(unique)} given ones")
+        warnings.append(
+            f"{len(edges) - len(unique)} implied edges of {name} were added to the {len(unique)} given ones"
+        )
     return Hierarchy(name, torch.from_numpy(edges), nodes, digest, warnings=warnings)
 
 

@@ -56,7 +56,9 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
             from .hierarchy import read_hierarchy
 
             return read_hierarchy(Path(name))
-        raise UsageError(f"no folder {name}; --data takes the name of a data set or an existing folder (or file of edges)")
+        raise UsageError(
+            f"no folder {name}; --data takes the name of a data set or an existing folder (or file of edges)"
+        )
     if name in EMBEDDED:
         from .embedded.taxonomy import taxonomy
 

@@ -83,10 +83,11 @@ class Table(nn.Module):
 
 
 class Hyperboloid(Table):
-    r"""Points of the Lorentz model, :math:`q = -2k - 2\langle x, y\rangle_L`, :math:`d = 2\sqrt k\operatorname{arsinh}\sqrt{q/4k}`.
+    r"""Points of the Lorentz model.
 
-    With :math:`\tilde x = x_0 - \sqrt k`, :math:`q = 2(\sqrt k(\tilde x + \tilde y) + \tilde x\tilde y - s\cdot s')`, which does
-    not cancel for large k and tends to the squared Euclidean distance: a large k is the flat limit by the same code.
+    :math:`q = -2k - 2\langle x, y\rangle_L`, :math:`d = 2\sqrt k\operatorname{arsinh}\sqrt{q/4k}`. With
+    :math:`\tilde x = x_0 - \sqrt k`, :math:`q = 2(\sqrt k(\tilde x + \tilde y) + \tilde x\tilde y - s\cdot s')`, which
+    does not cancel for large k and tends to the squared Euclidean distance: a large k is the flat limit by the same code.
 
     References
     ----------
@@ -116,7 +117,7 @@ class Hyperboloid(Table):
         return q if self.squared else 2 * sqrt(self.k) * torch.asinh((q / (4 * self.k)).sqrt())
 
     def slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        r"""With :math:`p = q / 2k`, :math:`r = \sqrt{p(p + 2)}`: :math:`d = \sqrt k\log(1 + p + r)`, :math:`d' = 1 / 2\sqrt k r`."""
+        r"""Of :math:`p = q/2k`, :math:`r = \sqrt{p(p + 2)}`: :math:`d = \sqrt k\log(1 + p + r)` and :math:`1/(2\sqrt k r)`."""
         if self.squared:
             return q, torch.ones_like(q)
         p, r = self._parts(q)
@@ -138,10 +139,10 @@ class Hyperboloid(Table):
 
     def around(self, space: Tensor, std: float) -> Tensor:
         """Wrapped normal points, brought back to the largest radius."""
-        mean = lmath.lift(space, k=self.k)
-        drawn = lmath.space_of(wrapped_normal(tuple(mean.shape), mean=mean, std=std, k=self.k))
+        mean = lmath.lift(space.double(), k=self.k)  # a long step overflows float32 before it is brought back
+        drawn = lmath.space_of(wrapped_normal(tuple(mean.shape), mean=mean, std=std, k=self.k, dtype=mean.dtype))
         limit = sqrt(self.k) * sinh(self.max_radius / sqrt(self.k))
-        return drawn * (limit / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)).clamp(max=1)
+        return (drawn * (limit / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)).clamp(max=1)).to(space.dtype)
 
 
 class Euclidean(Table):

@@ -38,11 +38,6 @@ class HierarchyEmbedding:
 
     def build(self, config: HierarchyConfig, data: Hierarchy) -> Table:
         """Make the table of points."""
-        if not isinstance(data, Hierarchy):
-            raise UsageError(
-                f"{config.data} is no hierarchy; --data takes WordNet-mammals, WordNet-nouns, or a file of edges "
-                "(descendant TAB ancestor)"
-            )
         table: Table = lookup(GEOMETRIES, config.model.geometry, kind="geometry")(data.num_nodes, config.model)
         if config.model.init == "walk":
             table.walk(data.parent, data.starts.diff(), config.model.init_std)
@@ -50,6 +45,11 @@ class HierarchyEmbedding:
 
     def n_batches(self, data: Hierarchy) -> int:
         """Count the batches of an epoch, over nodes that have an ancestor."""
+        if not isinstance(data, Hierarchy):
+            raise UsageError(
+                f"{self.config.data} is no hierarchy; --data takes WordNet-mammals, WordNet-nouns, or a file of edges "
+                "(descendant TAB ancestor)"
+            )
         return -(-len(data.heads) // self.config.train.batch_size)
 
     def train_batch(self, data: Hierarchy, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
