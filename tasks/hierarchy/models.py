@@ -117,7 +117,7 @@ class Hyperboloid(Table):
         return q if self.squared else 2 * sqrt(self.k) * torch.asinh((q / (4 * self.k)).sqrt())
 
     def slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Of :math:`p = q/2k`, :math:`r = \sqrt{p(p + 2)}`: :math:`d = \sqrt k\log(1 + p + r)` and :math:`1/(2\sqrt k r)`."""
+        r"""With :math:`p = q/2k`, :math:`r = \sqrt{p(p + 2)}`: :math:`\sqrt k\log(1 + p + r)` and :math:`1/(2\sqrt k r)`."""
         if self.squared:
             return q, torch.ones_like(q)
         p, r = self._parts(q)
