@@ -47,8 +47,8 @@ def row(
     }  # fmt: skip
 
 
-def save(name: str, command: str, rows: Sequence[dict[str, Any]], *, threads: int) -> Path:
-    """Write ``benchmarks/results/NAME.json``."""
+def save(name: str, command: str, rows: Sequence[dict[str, Any]], *, threads: int, **more: Any) -> Path:
+    """Write ``benchmarks/results/NAME.json``; `more`, such as the trials of a search, stands beside the rows."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {
@@ -56,6 +56,7 @@ def save(name: str, command: str, rows: Sequence[dict[str, Any]], *, threads: in
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(threads),
         "rows": list(rows),
+        **more,
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

@@ -120,6 +120,27 @@ def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
     )
 
 
+def _geometry(options: argparse.Namespace, rest: list[str]) -> None:
+    from .config import require, require_seed
+    from .data.edges import load_edges
+    from .geometry import describe, geometry
+
+    require_seed(options.seed)
+    require("--quadruples", options.quadruples, at_least=1)
+    require("--sources", options.sources, at_least=4)
+    edges = load_edges(options.data, options.data_dir)
+    _out(describe(geometry(edges, quadruples=options.quadruples, sources=options.sources, seed=options.seed)))
+
+
+def _plot(options: argparse.Namespace, rest: list[str]) -> None:
+    from .config import require
+    from .plot import plot
+
+    require("--nodes", options.nodes, at_least=1)
+    for folder in options.folders:
+        _out(plot(folder, out=options.out, nodes=options.nodes, data_dir=options.data_dir))
+
+
 def _quickstart(options: argparse.Namespace, rest: list[str]) -> None:
     from .quickstart import quickstart
 
@@ -213,6 +234,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--by", default="data,model", help="columns: data, model, delta, or any option (model.dim)")
     sub.add_argument("--metric", help="test metric; the first one of the runs by default")
     sub.add_argument("--format", default="table", choices=("table", "csv", "latex", "html"))
+
+    sub = command("plot", _plot, "picture of a finished hierarchy run on the Poincaré disk")
+    sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where disk.svg and plot.html go (the run folder)")
+    sub.add_argument("--nodes", type=int, default=400, metavar="N", help="draw those with most descendants (400)")
+    data_dir(sub)
+
+    sub = command("geometry", _geometry, "how tree-like and hierarchical a graph is, and which k that speaks for")
+    sub.add_argument("data", help="name of a data set, folder of a knowledge graph, or file of edges (./edges.csv)")
+    sub.add_argument("--quadruples", type=int, default=100_000, metavar="N", help="of nodes, for delta (100000)")
+    sub.add_argument("--sources", type=int, default=300, metavar="N", help="nodes they are drawn from (300)")
+    sub.add_argument("--seed", type=int, default=0)
+    data_dir(sub)
 
     sub = command("ls", _ls, "list tasks, data sets, deltas or recipes")
     sub.add_argument("what", nargs="?", choices=("tasks", "data", "deltas", "recipes"))

@@ -52,7 +52,13 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
         return _own_folder(Path(name))
     if "/" in name:
-        raise UsageError(f"no folder {name}; --data takes the name of a data set or an existing folder")
+        if Path(name).is_file():
+            from .hierarchy import read_hierarchy
+
+            return read_hierarchy(Path(name))
+        raise UsageError(
+            f"no folder {name}; --data takes the name of a data set or an existing folder (or file of edges)"
+        )
     if name in EMBEDDED:
         from .embedded.taxonomy import taxonomy
 
@@ -62,6 +68,14 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
         from .sentences import read_sentences
 
         return read_sentences(name, entry, folder)
+    if entry.kind == "hierarchy":
+        from .hierarchy import hierarchy_from_edges, parse_edges
+
+        (file, digest), *_ = entry.files.items()
+        text, warning = read_text(folder, file, digest)
+        hierarchy = hierarchy_from_edges(name, parse_edges(text, f"{folder / file}"))
+        hierarchy.warnings += [warning] if warning else []
+        return hierarchy
     separator = "," if entry.kind == "kg, commas" else "\t"
     splits, warnings = {}, []
     for file, digest in entry.files.items():

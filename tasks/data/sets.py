@@ -32,6 +32,7 @@ _EMBEDDING = "https://github.com/villmow/datasets_knowledge_embedding"
 _CODEX = "https://github.com/tsafavi/codex"
 _HYBONET = "https://github.com/chenweize1998/fully-hyperbolic-nn"
 _PYKEEN = "https://github.com/pykeen/pykeen"
+_WORDNET = "https://wordnet.princeton.edu (closure over hypernyms and instance hypernyms of 3.0)"
 _ANNOTATED = "https://github.com/davidsbatista/Annotated-Semantic-Relationships-Datasets"
 
 
@@ -163,5 +164,19 @@ DATA: dict[str, DataSet] = {
         },
         _ANNOTATED,
         "none stated",
+    ),
+    "WordNet-mammals": DataSet(
+        "hierarchy",
+        "hierarchy",
+        {"wordnet_mammals.tsv": "c592ae74b98a2168d263d107a0bfafeb33c9d311770caebf159225b788cbec16"},
+        _WORDNET,
+        "WordNet 3.0 licence",
+    ),
+    "WordNet-nouns": DataSet(
+        "hierarchy",
+        "hierarchy",
+        {"wordnet_nouns.tsv": "dc881ae7e7b373311a6b131fd5593acf4f6c1a0d8a5dff62c11b9325145a9b7c"},
+        _WORDNET,
+        "WordNet 3.0 licence",
     ),
 }

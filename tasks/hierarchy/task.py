@@ -1,0 +1,93 @@
+"""The task of embedding a taxonomy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tasks.data.hierarchy import Hierarchy, ancestors_of
+from tasks.errors import UsageError
+from tasks.registry import lookup
+
+from .config import HierarchyConfig
+from .loss import softmax_loss
+from .models import GEOMETRIES, Table
+from .reconstruction import reconstruction
+
+__all__ = ["HierarchyEmbedding"]
+
+_SAMPLE = 20170522  # of the nodes that are followed: the same for every seed and configuration
+
+
+class HierarchyEmbedding:
+    """Batches of nodes with all their ancestors against negatives shared by the batch, on the softmax loss.
+
+    Only the rows that a batch touches are updated.
+    """
+
+    name = "hierarchy"
+    Config = HierarchyConfig
+    monitor = "map"
+
+    def __init__(self, config: HierarchyConfig) -> None:
+        self.config = config
+        self._order: tuple[tuple[int, int], Tensor] | None = None
+
+    def build(self, config: HierarchyConfig, data: Hierarchy) -> Table:
+        """Make the table of points."""
+        table: Table = lookup(GEOMETRIES, config.model.geometry, kind="geometry")(data.num_nodes, config.model)
+        if config.model.init == "walk":
+            table.walk(data.parent, data.starts.diff(), config.model.init_std)
+        return table
+
+    def n_batches(self, data: Hierarchy) -> int:
+        """Count the batches of an epoch, over nodes that have an ancestor."""
+        if not isinstance(data, Hierarchy):
+            raise UsageError(
+                f"{self.config.data} is no hierarchy; --data takes WordNet-mammals, WordNet-nouns, or a file of edges "
+                "(descendant TAB ancestor)"
+            )
+        return -(-len(data.heads) // self.config.train.batch_size)
+
+    def train_batch(self, data: Hierarchy, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
+        """Draw nodes with all their ancestors, and shared negatives; see :func:`tasks.hierarchy.loss.softmax_loss`."""
+        if self._order is None or self._order[0] != (seed, epoch):  # kept for speed; a function of seed and epoch alone
+            permutation = np.random.default_rng([seed, epoch]).permutation(len(data.heads))
+            self._order = ((seed, epoch), data.heads[torch.from_numpy(permutation)])
+        size = self.config.train.batch_size
+        head = self._order[1][index * size : (index + 1) * size]
+        count = min(self.config.negatives.count, data.num_nodes)
+        rng = np.random.default_rng([seed, epoch, index])
+        drawn = torch.from_numpy(rng.choice(data.num_nodes, count, replace=False, shuffle=False))
+        edge, tail = ancestors_of(data, head)
+        place = torch.full((data.num_nodes,), -1)
+        place[drawn] = torch.arange(count)
+        row = torch.cat([torch.arange(len(head)), edge])
+        column = place[torch.cat([head, tail])]
+        row, column = row[column >= 0], column[column >= 0]
+        order = torch.argsort(row, stable=True)
+        nodes, inverse = torch.unique(torch.cat([head, drawn, tail]), return_inverse=True)
+        parts = torch.split(inverse, [len(head), count, len(tail)])
+        named = dict(zip(("head", "negative", "tail"), parts, strict=True))
+        return {"nodes": nodes, **named, "edge": edge, "row": row[order], "column": column[order]}
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the softmax loss."""
+        assert isinstance(model, Table)
+        return softmax_loss(model, batch, self.config.negatives.weight or len(batch["negative"])), {}
+
+    def evaluate(self, model: nn.Module, data: Hierarchy, split: str) -> dict[str, float]:
+        """Reconstruct the ancestors of a fixed sample of nodes (``"valid"``), or of all (``"test"``)."""
+        assert isinstance(model, Table)
+        nodes = data.heads
+        if split == "valid" and self.config.valid_nodes < len(nodes):
+            chosen = np.random.default_rng(_SAMPLE).choice(len(nodes), self.config.valid_nodes, replace=False)
+            nodes = nodes[torch.from_numpy(np.sort(chosen))]
+        return reconstruction(model, data, nodes)
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """One group; points with their largest radius."""
+        return [{"params": model.parameters(), "max_radius": self.config.model.max_radius}]
