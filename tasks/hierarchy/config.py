@@ -29,8 +29,8 @@ class ModelConfig:
     max_radius
         points stay within this distance of the origin; null for the optimiser's default (10 times the root of k in float32)
     init
-        start: walk (every node a normal step from its parent, which reaches a good arrangement in far fewer epochs) or normal
-        (all about the origin, as in the papers)
+        start: walk (every node a normal step from its parent in the taxonomy that is fitted) or normal (all about the
+        origin, as in the papers, whose figures only this start may stand beside)
     init_std
         deviation of each coordinate of the step, or of the point
     """
