@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from math import prod
 from typing import Any
 
@@ -53,6 +54,7 @@ class SparseMatrix:
         self.shape = size
         whole = torch.sparse_coo_tensor(index, values, size, check_invariants=False).coalesce()
         self._entries = whole.indices(), whole.values()
+        self._structures: dict[bool, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._made: dict[tuple[bool, torch.dtype], Tensor] = {}
 
     def __repr__(self) -> str:
@@ -73,21 +75,36 @@ class SparseMatrix:
         """Value of each entry, (M,)."""
         return self._entries[1]
 
+    def with_value(self, value: Tensor) -> SparseMatrix:
+        """Matrix with other values (M,) at the same places, in the order of ``index``; nothing is sorted again."""
+        if value.shape != self.value.shape:
+            raise ValueError(f"the matrix has {len(self.value)} entries, got values of shape {tuple(value.shape)}")
+        other = copy(self)
+        other._entries = self.index, value.detach()
+        other._made = {}
+        return other
+
+    def _structure(self, transposed: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Starts of the rows, columns, and the order of the entries, of the matrix or its transpose."""
+        if transposed not in self._structures:
+            row, column = self.index.flip(0) if transposed else self.index
+            order = torch.argsort(row, stable=True) if transposed else None
+            if order is not None:
+                row, column = row[order], column[order]
+            rows = self.shape[1] if transposed else self.shape[0]
+            starts = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
+            self._structures[transposed] = starts.int(), column.int(), order
+        return self._structures[transposed]
+
     def _compressed(self, transposed: bool, dtype: torch.dtype) -> Tensor:
         key = transposed, dtype
         if key not in self._made:
-            (row, column), values = self._entries
-            rows, columns = self.shape
-            if transposed:
-                order = torch.argsort(column, stable=True)
-                row, column, values = column[order], row[order], values[order]
-                rows, columns = columns, rows
-            starts = torch.searchsorted(row, torch.arange(rows + 1, device=row.device))
+            starts, column, order = self._structure(transposed)
+            values = (self.value if order is None else self.value[order]).to(dtype)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*beta state.*")
-                self._made[key] = torch.sparse_csr_tensor(
-                    starts.int(), column.int(), values.to(dtype), (rows, columns), check_invariants=False
-                )
+                size = self.shape[::-1] if transposed else self.shape
+                self._made[key] = torch.sparse_csr_tensor(starts, column, values, size, check_invariants=False)
         return self._made[key]
 
     def multiply(self, x: Tensor, *, transposed: bool = False) -> Tensor:
