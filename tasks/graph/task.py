@@ -150,14 +150,14 @@ class GraphTask:
         assert isinstance(model, Encoder)
         made, h = self.prepare(data), model()
         if self.config.problem == "lp":
-            scores = model.proximity(h, made.pairs[split].to(h.device)).double().cpu()
+            scores = model.proximity(h, made.pairs[split].to(h.device)).detach().double().cpu()
             if not bool(torch.isfinite(scores).all()):
                 return dict.fromkeys(METRICS["lp"], float("nan"))  # the runner says so
             truth = torch.arange(len(scores)) < len(scores) // 2
             auc, ap = float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
             return {"roc_auc": auc, "ap": ap, "auc_ap": (auc + ap) / 2}
         nodes = made.nodes[split].to(h.device)
-        scores = model.class_scores(h, nodes)
+        scores = model.class_scores(h, nodes).detach()
         if not bool(torch.isfinite(scores).all()):
             return dict.fromkeys(METRICS["nc"], float("nan"))
         found, truth = scores.argmax(1).cpu(), made.labels[made.nodes[split]]
