@@ -2,8 +2,8 @@
 
     python -m benchmarks.graphs_trials Airport lp '{"model": {"variant": "paper"}, "train": {"lr": 0.05}}' ...
 
-Every argument after data and problem is one trial: what it changes of the recipe of that data and problem, with seed 0. The
-test split is never looked at. HYREL_DATA names the data folder.
+Every argument after data and problem is one trial: what it changes of the recipe of that data and problem, with seed 0; its
+record holds all settings. The test split is never looked at. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tasks.api import configure
+from tasks.config import flatten, to_dict
 from tasks.data.load import load
 from tasks.graph.task import GraphTask
 from tasks.optim import build_optimizers
@@ -70,10 +71,12 @@ def main() -> None:
         change = json.loads(text)
         recipe = f"{data}-{problem}".lower().replace("-lp-lp", "-lp").replace("-nc-nc", "-nc")
         config = configure("graph", recipe=recipe, overrides=change)
-        found = {"data": data, "problem": problem, "change": change, **trial(config)}
+        settings = dict(flatten({key: getattr(config, key) for key in ("normalise_features", "split_seed", "seed")}))
+        settings |= dict(flatten({part: to_dict(getattr(config, part)) for part in ("model", "loss", "train")}))
+        found = {"data": data, "problem": problem, "change": change, **trial(config), "settings": settings}
         with LOG.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
-        print(json.dumps(found), flush=True)
+        print(data, problem, text, found["valid"], found["best_epoch"], found["cpu_seconds"], flush=True)
 
 
 if __name__ == "__main__":
