@@ -8,13 +8,17 @@ from . import check, geodesics, math, models, optim, tangent, transport
 from .attention import LorentzMultiheadAttention
 from .cache import LorentzCache
 from .check import check_manifold
+from .convolution import LorentzConv1d, LorentzConv2d
 from .embedding import LorentzEmbedding
+from .graph import LorentzGraphConv, neighbourhood
+from .graph_attention import LorentzGraphAttention
 from .heads import FermiDirac, LorentzClassifier
 from .linear import LorentzLinear
 from .manifold import Lorentz
 from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
 from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
 from .sampling import wrapped_normal
+from .sparse import SparseMatrix
 from .transforms import Boost, LorentzTransform, Rotation, boost, boost_matrix, nearest_lorentz, polar
 
 __all__ = [
@@ -25,8 +29,12 @@ __all__ = [
     "LorentzBatchNorm",
     "LorentzCache",
     "LorentzClassifier",
+    "LorentzConv1d",
+    "LorentzConv2d",
     "LorentzDropout",
     "LorentzEmbedding",
+    "LorentzGraphAttention",
+    "LorentzGraphConv",
     "LorentzLayerNorm",
     "LorentzLinear",
     "LorentzMultiheadAttention",
@@ -34,6 +42,7 @@ __all__ = [
     "LorentzTransform",
     "Rotation",
     "SinusoidalPositions",
+    "SparseMatrix",
     "boost",
     "boost_matrix",
     "check",
@@ -42,6 +51,7 @@ __all__ = [
     "math",
     "models",
     "nearest_lorentz",
+    "neighbourhood",
     "optim",
     "polar",
     "rotary",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, prod
 
 import torch
@@ -21,13 +22,29 @@ from .positional import rotate
 __all__ = ["LorentzMultiheadAttention"]
 
 
-class _Heads(LorentzLinear):
-    """Unbounded map to one point of every head, (..., num_heads, n + 1)."""
+class Heads(LorentzLinear):
+    """Unbounded map of `in_features` to one point of every head, (..., num_heads, n + 1); `dim` merges all heads' points."""
 
     returns_points: bool = True
 
-    def __init__(self, dim: int, num_heads: int, *, manifold: Lorentz, bias: bool) -> None:
-        super().__init__(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        manifold: Lorentz,
+        bias: bool,
+        in_features: int | None = None,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(
+            dim if in_features is None else in_features,
+            dim,
+            manifold=manifold,
+            bias=bias,
+            variant="unbounded",
+            activation=activation,
+        )
         self.num_heads = num_heads
 
     def forward(self, x: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
@@ -129,10 +146,10 @@ class LorentzMultiheadAttention(nn.Module):
             )
         self.dim, self.num_heads, self.dropout, self.rotary_base = dim, num_heads, dropout, rotary_base
         self.manifold = manifold
-        self.query = _Heads(dim, num_heads, manifold=manifold, bias=bias)
+        self.query = Heads(dim, num_heads, manifold=manifold, bias=bias)
         self.query.returns_points = False  # with a factor, as forward calls it
-        self.key = _Heads(dim, num_heads, manifold=manifold, bias=bias)
-        self.value = _Heads(dim, num_heads, manifold=manifold, bias=bias)
+        self.key = Heads(dim, num_heads, manifold=manifold, bias=bias)
+        self.value = Heads(dim, num_heads, manifold=manifold, bias=bias)
         self.out = LorentzLinear(dim, dim, manifold=manifold, bias=bias, variant="unbounded")
         self.log_scale = nn.Parameter(torch.tensor(log(2 * size**0.5)))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import UsageError
 
-__all__ = ["name_sections", "parse_seeds", "regular"]
+__all__ = ["name_sections", "parse_seeds", "regular", "rename"]
 
 
 def regular(argv: Sequence[str]) -> list[str]:
@@ -26,6 +26,15 @@ def name_sections(args: Iterable[str], sections: Mapping[str, str]) -> list[str]
     for word in args:
         name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
         words.append(f"--{name}.{sections[name]}{equals}{value}" if name in sections else word)
+    return words
+
+
+def rename(args: Iterable[str], aliases: Mapping[str, str]) -> list[str]:
+    """Turn ``--OTHER X`` into ``--NAME X`` for the other names that options have."""
+    words = []
+    for word in args:
+        name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
+        words.append(f"--{aliases[name]}{equals}{value}" if name in aliases else word)
     return words
 
 

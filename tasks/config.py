@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from .argv import name_sections
+from .argv import name_sections, rename
 from .errors import UsageError
 from .registry import did_you_mean
 
@@ -179,7 +179,7 @@ def make_config(
 
     parser = _parser(cls, prog)
     known = [key for key, _ in flatten(to_dict(cls()))]
-    args = name_sections(args, _sections(cls))
+    args = rename(name_sections(args, _sections(cls)), getattr(cls, "ALIASES", {}))
     for key, _ in flatten(overrides or {}):
         if key not in known:
             raise UsageError(f"unknown option {key!r}. {did_you_mean(key, known)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.errors import UsageError
 
-from .kg import KnowledgeGraph, graph_from_triples
+from .kg import graph_from_triples
 from .locate import find, read_text
 from .sets import EMBEDDED
 
@@ -27,14 +27,19 @@ def _triples(text: str, where: str, separator: str = "\t") -> list[tuple[str, st
     return rows
 
 
-def _own_folder(path: Path) -> KnowledgeGraph:
+def _own_folder(path: Path) -> Any:
+    if (path / "edges.csv").is_file():
+        from .graphs import own_graph
+
+        return own_graph(path)
     splits = {}
     for split in ("train", "valid", "test"):
         names = [f"{split}.txt", f"{split}.tsv"]
         file = next((n for n in names if (path / n).is_file() or (path / f"{n}.gz").is_file()), None)
         if file is None:
             raise UsageError(
-                f"{path} holds no {split}.txt or {split}.tsv (or .gz): a graph needs train, valid and test"
+                f"{path} holds no {split}.txt or {split}.tsv (or .gz): a knowledge graph needs train, valid and test, "
+                f"a plain graph edges.csv"
             )
         splits[split] = _triples(read_text(path, file)[0], f"{path / file}")
     graph = graph_from_triples(path.resolve().name, splits)
@@ -76,6 +81,10 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
         hierarchy = hierarchy_from_edges(name, parse_edges(text, f"{folder / file}"))
         hierarchy.warnings += [warning] if warning else []
         return hierarchy
+    if entry.kind == "graph":
+        from .graphs import read_graph
+
+        return read_graph(name, entry, folder)
     separator = "," if entry.kind == "kg, commas" else "\t"
     splits, warnings = {}, []
     for file, digest in entry.files.items():

@@ -13,7 +13,7 @@ from tasks.registry import did_you_mean
 
 from .sets import DATA, EMBEDDED, DataSet
 
-__all__ = ["candidates", "find", "read_text"]
+__all__ = ["candidates", "find", "read_bytes", "read_text"]
 
 
 def candidates(data_dir: str | Path | None = None) -> list[Path]:
@@ -54,19 +54,34 @@ def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:
     )
 
 
-def read_text(folder: Path, name: str, sha256: str | None = None) -> tuple[str, str | None]:
-    """Text of a file or of its ``.gz``, with LF line ends, and a warning if its SHA-256 is not the expected one."""
+def _unpacked(folder: Path, name: str) -> tuple[Path, bytes]:
     path = _path(folder, name)
     if path is None:
         raise UsageError(f"{folder} holds neither {name} nor {name}.gz")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        content = content.replace(b"\r\n", b"\n")
-        text = content.decode("utf-8-sig")
+        return path, gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UsageError(f"{path} is no complete gzip file; fetch it again") from None
+
+
+def _warning(path: Path, content: bytes, sha256: str | None) -> str | None:
+    if sha256 is None or hashlib.sha256(content).hexdigest() == sha256:
+        return None
+    return f"{path.name} is not the published file: its SHA-256 differs"
+
+
+def read_bytes(folder: Path, name: str, sha256: str | None = None) -> tuple[bytes, str | None]:
+    """Bytes of a file or of its ``.gz``, and a warning if their SHA-256 is not the expected one."""
+    path, content = _unpacked(folder, name)
+    return content, _warning(path, content, sha256)
+
+
+def read_text(folder: Path, name: str, sha256: str | None = None) -> tuple[str, str | None]:
+    """Text of a file or of its ``.gz``, with LF line ends, and a warning if its SHA-256 is not the expected one."""
+    path, content = _unpacked(folder, name)
+    content = content.replace(b"\r\n", b"\n")
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    if sha256 is None or hashlib.sha256(content).hexdigest() == sha256:
-        return text, None
-    return text, f"{path.name} is not the published file: its SHA-256 differs"
+    return text, _warning(path, content, sha256)

@@ -16,7 +16,7 @@ class DataSet:
     Attributes
     ----------
     folder : path below the data folder
-    files : file name to the SHA-256 of its text, decompressed and with LF line ends; ``NAME.gz`` is read as well
+    files : file name to the SHA-256 of its content, decompressed, text with LF line ends; ``NAME.gz`` is read as well
     kind : which loader reads it
     """
 
@@ -33,6 +33,8 @@ _CODEX = "https://github.com/tsafavi/codex"
 _HYBONET = "https://github.com/chenweize1998/fully-hyperbolic-nn"
 _PYKEEN = "https://github.com/pykeen/pykeen"
 _WORDNET = "https://wordnet.princeton.edu (closure over hypernyms and instance hypernyms of 3.0)"
+_HGCN = "https://github.com/HazyResearch/hgcn"
+_PLANETOID = "https://github.com/kimiyoung/planetoid"
 _ANNOTATED = "https://github.com/davidsbatista/Annotated-Semantic-Relationships-Datasets"
 
 
@@ -178,5 +180,78 @@ DATA: dict[str, DataSet] = {
         {"wordnet_nouns.tsv": "dc881ae7e7b373311a6b131fd5593acf4f6c1a0d8a5dff62c11b9325145a9b7c"},
         _WORDNET,
         "WordNet 3.0 licence",
+    ),
+    "Airport": DataSet(
+        "graph",
+        "graphs/airport",
+        {
+            "airport.edges.csv": "e62426c2afdb9e119fa4708766f0c410d1b2e77af861617aafdb7f9c29ab5061",
+            "airport.feats_and_gdp.npy": "0f6591a989c024c5f651439f9fa8d509f5f285a7f05b28b3d22ea3b40d34ff2e",
+            "airport.labels.npy": "71d56abd4053b856ea98663a7f39bffa7e81a12b849dc18c968192fb612f8284",
+        },
+        _HGCN,
+        "none stated; OpenFlights data ODbL",
+    ),
+    "Cora": DataSet(
+        "graph",
+        "graphs/cora",
+        {
+            "edges.csv": "3d063088df4cb347b0f9fa14ab72785603cb50bc443aa2f6fca69f795fb17234",
+            "features.npz": "e6b838102f89b7555a7a0eb01d31c7b2873fd1ffe16a1f0033ec21a262e6e79f",
+            "labels.npy": "1f2fde4fd4b4aca1a4ca053376fb00f5ebeb8fa3e04e8b2a9c0bfd273ca1c83b",
+            "idx_train.npy": "261a257ae84f1d6695fbd575e68e224814e88a74e8fbad4cbcc12ec2574f4f4b",
+            "idx_val.npy": "b57144c8777392114a59fced8df9e743c752a7b74f13c81ec34dd89ddcd09a41",
+            "idx_test.npy": "e1e42f08609b44f4048f71f3a4a878297cb21ef22ae2c10e62a3df2e2eaab083",
+        },
+        _PLANETOID,
+        "MIT",
+    ),
+    "Citeseer": DataSet(
+        "graph",
+        "graphs/citeseer",
+        {
+            "edges.csv": "7d1dcf507780626c6435ac01d6351d6fda82c2dfd1f7b5145b9cc88f2e38548e",
+            "features.npz": "bdcf766d7f4c534c7d3ac8ab6166d5c949afd9b838d216af9ceab6cb7ec3db60",
+            "labels.npy": "11daf75c5d2c46075956bb51f1006625a390b450df7459d482e0a9163d91250f",
+            "idx_train.npy": "edb09659a795802077cb4ebb5ef6a60f3c8c10782370f7b4b1b2892e1f01c15b",
+            "idx_val.npy": "bea760511d84047dbf60cac97182a9066be23f83dbfcbb19a3ff07ca519e4948",
+            "idx_test.npy": "691bbae9f5e5ac27fc8d6c8071d80acc30e17e3cbb3ee5aa3f4d3d6f9221b7bc",
+        },
+        _PLANETOID,
+        "MIT",
+    ),
+    "PubMed": DataSet(
+        "graph",
+        "graphs/pubmed",
+        {
+            "edges.csv": "a98ecfc1daa158fa87038ad9d7b9be79720c80a8352c2676e1c606e0da6ad138",
+            "labels.npy": "014c63d0aa2f326f6d94cbddc611bade24fd00f5153cadd331dee94a9c0854e2",
+            "idx_train.npy": "dda64ddd7c28f66a76d0455b4054b6cf4f55b4a5351dabbcf80a781b18b9c5ad",
+            "idx_val.npy": "3d48258c8c8c1cc155e235137c187e53bd4a00864c2b44fdbdc81001e05d98f2",
+            "idx_test.npy": "ed36ea705877d7f24915ea635b8459205b7f8fd6543adfbdf24638306556356f",
+        },
+        _PLANETOID,
+        "MIT",
+    ),
+    "Disease-LP": DataSet(
+        "graph",
+        "graphs/disease_lp",
+        {
+            "disease_lp.edges.csv": "b5b7e41bbfd28fc7f61590e5587622103ee9c3aa1b59911c74873a6f328dca07",
+            "disease_lp.feats.npz": "b4a726b13598c036a75e1b49f08e92820553b972966ad950b8d4d5416eb339f8",
+            "disease_lp.labels.npy": "8f2b26602764fbb785b93775d9f71194f1f36920e185af8bc5c31aea07dde858",
+        },
+        _HGCN,
+        "none stated",
+    ),
+    "Disease-NC": DataSet(
+        "graph",
+        "graphs/disease_nc",
+        {
+            "disease_nc.edges.csv": "08b2dcf00db1e6a8f491af5294dee98197f1251a63bc9190d05fb4e77507782e",
+            "disease_nc.labels.npy": "70be7f91a854d924f3b7ac423615d75b1f9ee2506261c44113de27cc2caadd51",
+        },
+        _HGCN,
+        "none stated",
     ),
 }

@@ -16,8 +16,12 @@ from lorentz import (
     Lorentz,
     LorentzBatchNorm,
     LorentzClassifier,
+    LorentzConv1d,
+    LorentzConv2d,
     LorentzDropout,
     LorentzEmbedding,
+    LorentzGraphAttention,
+    LorentzGraphConv,
     LorentzLayerNorm,
     LorentzLinear,
     LorentzMultiheadAttention,
@@ -236,9 +240,16 @@ def _rotation(parametrisation: str) -> Case:
     )
 
 
+def _graph(layer: type[nn.Module], *sizes: int, **options: Any) -> Callable[[Lorentz, int], nn.Module]:
+    return lambda manifold, dim: layer(dim, *sizes, manifold=manifold, **options)
+
+
 _TOKENS = Points((3,))
 _QUERY = {"query": _TOKENS}
 _BIAS = torch.linspace(-1, 1, 18, dtype=torch.float64).view(2, 3, 3)  # for each head, query and key
+_EDGES = Constant(torch.tensor([[1, 2, 3, 4, 1, 4], [2, 1, 2, 3, 4, 4]]))  # one a loop; node 0 of 5 has none
+_WEIGHTS = Constant(torch.tensor([0.5, 1.0, 2.0, 0.3, 1.5, 1.0], dtype=torch.float64))
+_NODES = {"x": Points((5,)), "edge_index": _EDGES}
 _CROSS = {"query": _TOKENS, "key": Points((2,)), "value": Points((2,)), "addend": Space(DIM - 1, (3,))}
 
 CASES: tuple[Case, ...] = (
@@ -250,6 +261,30 @@ CASES: tuple[Case, ...] = (
     Case("LorentzMultiheadAttention-padding", _attention(bias=False), {**_QUERY, "key_padding_mask": Mask(3)}),
     Case("LorentzMultiheadAttention-mask", _attention(), {**_QUERY, "attn_mask": Constant(_BIAS)}),
     Case("LorentzMultiheadAttention-dropout", _attention(dropout=0.3), _QUERY, random=True),
+    Case("LorentzGraphConv", _graph(LorentzGraphConv, WIDTH), _NODES),
+    Case("LorentzGraphConv-row", _graph(LorentzGraphConv, WIDTH, normalisation="row", self_loops=False), _NODES),
+    Case(
+        "LorentzGraphConv-unbounded-weights",
+        _graph(LorentzGraphConv, WIDTH, variant="unbounded", activation=torch.tanh),
+        {**_NODES, "edge_weight": _WEIGHTS},
+    ),
+    Case("LorentzGraphConv-dropout", _graph(LorentzGraphConv, WIDTH, dropout=0.3), _NODES, random=True),
+    Case("LorentzGraphAttention", _graph(LorentzGraphAttention, DIM, 2), _NODES),
+    Case("LorentzGraphAttention-no-loops", _graph(LorentzGraphAttention, DIM, 1, self_loops=False), _NODES),
+    Case(
+        "LorentzGraphAttention-weights",
+        _graph(LorentzGraphAttention, DIM, 2, bias=False),
+        {**_NODES, "edge_weight": _WEIGHTS},
+    ),
+    Case("LorentzGraphAttention-dropout", _graph(LorentzGraphAttention, DIM, 2, dropout=0.3), _NODES, random=True),
+    Case("LorentzConv1d", _graph(LorentzConv1d, WIDTH, 3, padding=1), {"x": Points((4,))}),
+    Case(
+        "LorentzConv1d-strided",
+        _graph(LorentzConv1d, WIDTH, 2, stride=2, dilation=2, variant="paper", activation=torch.tanh),
+        {"x": Points((5,)), "addend": Space(WIDTH - 1, (2,))},
+    ),
+    Case("LorentzConv2d", _graph(LorentzConv2d, WIDTH, (2, 3), padding=(0, 1), stride=(1, 2)), {"x": Points((3, 4))}),
+    Case("LorentzConv2d-dropout", _graph(LorentzConv2d, WIDTH, 2, dropout=0.3), {"x": Points((2, 3))}, random=True),
     Case("LorentzLayerNorm", lambda manifold, dim: LorentzLayerNorm(dim, manifold=manifold)),
     Case("LorentzLayerNorm-no-bias", lambda manifold, dim: LorentzLayerNorm(dim, manifold=manifold, bias=False)),
     Case("LorentzRMSNorm", lambda manifold, dim: LorentzRMSNorm(dim, manifold=manifold)),

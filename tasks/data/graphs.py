@@ -1,0 +1,164 @@
+"""Graphs with node features and classes, for node classification and link prediction."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from tasks.errors import UsageError
+
+from .locate import read_bytes
+from .sets import DataSet
+
+__all__ = ["Graph", "own_graph", "read_graph"]
+
+Array = np.ndarray
+
+_NO_FEATURES = {
+    "PubMed": "the public features of PubMed are incomplete here, so each node has an identity feature",
+    "Disease-NC": "the features of Disease-NC are not here, so each node has an identity feature",
+}
+# Node classification on Airport: the labels are bins of this column, so a model that sees it sees the answer.
+_LABEL_COLUMN = {"Airport": 4}
+
+
+@dataclass
+class Graph:
+    """An undirected graph.
+
+    Attributes
+    ----------
+    edges : int64 array (M, 2), source <= target, each pair once, in order of source and target; loops may be among them
+    nodes : number of nodes
+    features : array (N, d), sparse matrix (N, d), or None: an identity feature a node
+    labels : int64 array (N,), -1 where there is none, or None
+    parts : nodes of the published ``train``, ``valid`` and ``test`` split, or None if it is drawn
+    label_column : column of the features from which the labels were made, which node classification leaves out
+    degrees : whether the published preparation appends the degree of a node in the training graph, one-hot from 0 to 5
+        and above, and a constant
+    sha256 : of edges, features and labels
+    """
+
+    name: str
+    edges: Array
+    nodes: int
+    features: Array | sp.csr_matrix | None
+    labels: Array | None
+    sha256: str
+    parts: dict[str, Array] | None = None
+    label_column: int | None = None
+    degrees: bool = False
+    split: str = "published"
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+
+def _pairs(content: bytes, where: str) -> tuple[Array, int]:
+    """Undirected pairs of a file with two nodes a line, and the number of nodes: numbers stay, names count as they appear."""
+    rows = []
+    for number, line in enumerate(content.decode().splitlines(), 1):
+        cells = [cell.strip() for cell in line.replace("\t", ",").split(",")]
+        if not line.strip():
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise UsageError(f"{where}, line {number}: expected two nodes with a comma between, got {line[:80]!r}")
+        rows.append((cells[0], cells[1]))
+    if not rows:
+        raise UsageError(f"{where} holds no edge")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    numbered = all(name.isdigit() for name in names) and max(map(int, names)) < 2 * len(names)
+    place = {name: int(name) if numbered else i for i, name in enumerate(names)}
+    pairs = np.array([[place[a], place[b]] for a, b in rows], dtype=np.int64)
+    return np.unique(np.sort(pairs, 1), axis=0), int(pairs.max()) + 1
+
+
+def _matrix(content: bytes, name: str) -> Array | sp.csr_matrix:
+    if name.endswith(".npz"):
+        return sp.load_npz(io.BytesIO(content)).tocsr()
+    array: Array = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
+def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -> Graph:
+    """Build from the content of the files, by the kind that their names end in."""
+
+    def one(*ends: str) -> tuple[str, bytes] | None:
+        return next(((file, content) for file, content in files.items() if file.endswith(ends)), None)
+
+    edges_file = one("edges.csv")
+    assert edges_file is not None
+    edges, nodes = _pairs(edges_file[1], f"{where}/{edges_file[0]}")
+    loaded: dict[str, Array | sp.csr_matrix | None] = {}
+    for kind, ends in (
+        ("features", ("features.npz", "features.npy", "feats.npz", "feats.npy", "feats_and_gdp.npy")),
+        ("labels", ("labels.npy",)),
+        ("train", ("idx_train.npy",)),
+        ("valid", ("idx_val.npy", "idx_valid.npy")),
+        ("test", ("idx_test.npy",)),
+    ):
+        found = one(*ends)
+        try:
+            loaded[kind] = None if found is None else _matrix(found[1], found[0])
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{where}/{found and found[0]} is no NumPy file: {error}") from None
+    labels = None if loaded["labels"] is None else np.asarray(loaded["labels"]).astype(np.int64)
+    nodes = max(nodes, *(x.shape[0] for x in (loaded["features"], labels) if x is not None), 0)
+    for kind, x in (("features", loaded["features"]), ("labels", labels)):
+        if x is not None and x.shape[0] != nodes:
+            raise UsageError(f"{where}: {nodes} nodes, but {kind} of {x.shape[0]}; each node has one row")
+    parts = {split: loaded[split] for split in ("train", "valid", "test")}
+    given = {split: part for split, part in parts.items() if part is not None}
+    if given and len(given) < 3:
+        raise UsageError(
+            f"{where} holds idx_{next(iter(given))}.npy alone; a split needs idx_train, idx_val and idx_test"
+        )
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(files[file])
+    return Graph(
+        name,
+        edges,
+        nodes,
+        loaded["features"],
+        labels,
+        digest.hexdigest(),
+        parts={split: np.asarray(part).astype(np.int64) for split, part in given.items()} or None,
+        warnings=warnings,
+    )
+
+
+def read_graph(name: str, entry: DataSet, folder: Path) -> Graph:
+    """Read a data set of kind ``graph``."""
+    files, warnings = {}, [_NO_FEATURES[name]] if name in _NO_FEATURES else []
+    for file, digest in entry.files.items():
+        files[file], warning = read_bytes(folder, file, digest)
+        warnings += [warning] if warning else []
+    graph = _make(name, files, str(folder), warnings)
+    graph.label_column = _LABEL_COLUMN.get(name)
+    graph.degrees = name == "Airport"
+    return graph
+
+
+def own_graph(path: Path) -> Graph:
+    """Read a folder of the user's own: ``edges.csv`` and, where there are, features, labels and ``idx_*`` as ``.npy``.
+
+    Raises
+    ------
+    UsageError : a malformed line, or files that do not fit together.
+    """
+    names = [
+        "edges.csv", "features.npy", "features.npz", "labels.npy", "idx_train.npy", "idx_val.npy", "idx_test.npy",
+    ]  # fmt: skip
+    files = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
+    graph = _make(path.resolve().name, files, str(path), [])
+    graph.split = "own"
+    return graph
