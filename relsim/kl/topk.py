@@ -18,6 +18,7 @@ __all__ = ["Neighbours", "nearest"]
 
 _MANY = 0.15  # share of pairs from which enumerating everything is cheaper
 _KNOWN = 1 << 27  # cells whose sums are kept at most
+_MEANS = 1 << 28  # coordinates of own means that are kept at most
 _VAGUE = 0.9  # probability of the heads summed below which a divergence is too vague to rule others out by
 _FIRST = 64  # heads in the first block of a pair; each further block doubles what has been summed
 
@@ -139,6 +140,7 @@ class _Search:
         # Log-partitions already summed, while they fit: many pairs need the same ones.
         shape = dist.num_relations, dist.num_entities
         self.known = torch.full(shape, torch.nan) if shape[0] * shape[1] <= _KNOWN else None
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}
         self.rows: list[Candidates] = screen.candidates(torch.arange(shape[0]), k, None)
         self.pairs: dict[tuple[int, int], _Pair] = {}
         for i, row in enumerate(self.rows):
@@ -231,7 +233,7 @@ class _Search:
             groups[self.pairs[min(i, j), max(i, j)].used[int(i > j)]].append(j)
         for used, group in groups.items():
             heads = order[used : max(_FIRST, 2 * used)]
-            total = self._sum(i, group, heads, prob[heads])
+            total = self._sum(i, group, used, heads, prob[heads])
             left = torch.ones(len(prob), dtype=torch.bool).index_fill_(0, order[: used + len(heads)], False)
             for j, value in zip(group, total, strict=True):
                 pair, side = self.pairs[min(i, j), max(i, j)], int(i > j)
@@ -241,12 +243,28 @@ class _Search:
                 pair.rest[side] = float(prob[left] @ (self._norm(i) + self._norm(j))[left]) * 2.0 * self.radius
                 pair.bound(2e-6 * self.largest * self.radius)
 
-    def _sum(self, i: int, others: list[int], heads: Tensor, prob: Tensor) -> list[float]:
-        """``sum_h P(h|i) D_ij(h)`` over some heads."""
-        own = self.dist.tail_natural(heads, torch.full_like(heads, i)).float()
-        partition, mean = moments(own, self.features)
-        self._remember(torch.full_like(heads, i), heads, partition)
-        rest = partition - (own.double() * mean).sum(1)
+    def _own(self, i: int, start: int, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """``A_i - x_i . mu_i (n,)`` and ``mu_i (n, d)`` at heads of i, ``start`` of which come before them in its order."""
+        rest, mean = self.own.get(i, (torch.empty(0).double(), torch.empty(0, self.dist.dim)))
+        stop = start + len(heads)
+        if len(rest) < stop:
+            known = max(start, len(rest))
+            new = heads[known - start :]
+            natural = self.dist.tail_natural(new, torch.full_like(new, i)).float()
+            partition, fresh = moments(natural, self.features)
+            self._remember(torch.full_like(new, i), new, partition)
+            self.cells += len(new)
+            found = partition - (natural.double() * fresh).sum(1), fresh.float()
+            if known > len(rest):  # what comes before was too much to keep
+                return found
+            rest, mean = torch.cat([rest, found[0]]), torch.cat([mean, found[1]])
+            if sum(kept.numel() for _, kept in self.own.values()) + found[1].numel() <= _MEANS:
+                self.own[i] = rest, mean
+        return rest[start:stop], mean[start:stop]
+
+    def _sum(self, i: int, others: list[int], start: int, heads: Tensor, prob: Tensor) -> list[float]:
+        """``sum_h P(h|i) D_ij(h)`` over the heads that follow the first ``start`` of i."""
+        rest, mean = self._own(i, start, heads)
         ids, where = torch.tensor(others).repeat_interleave(len(heads)), heads.repeat(len(others))
         natural = self.dist.tail_natural(where, ids).float()
         across = torch.full((len(ids),), torch.nan).double() if self.known is None else self.known[ids, where].double()
@@ -254,8 +272,8 @@ class _Search:
         new, _ = moments(natural[missing], self.features, mean_of=torch.zeros(int(missing.sum()), dtype=torch.bool))
         across[missing] = new
         self._remember(ids[missing], where[missing], new)
-        self.cells += len(heads) + len(new)
-        inner = (natural.view(len(others), len(heads), -1).double() * mean).sum(2)
+        self.cells += len(new)
+        inner = (natural.view(len(others), len(heads), -1) * mean).sum(2, dtype=torch.float64)
         divergence = across.view(len(others), -1) - rest - inner
         return (divergence @ prob).tolist()
 
