@@ -17,6 +17,7 @@ from .linear import LorentzLinear
 from .manifold import Lorentz
 from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
 from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
+from .rotations import givens, rotation_matrix
 from .sampling import wrapped_normal
 from .sparse import SparseMatrix
 from .transforms import Boost, LorentzTransform, Rotation, boost, boost_matrix, nearest_lorentz, polar
@@ -48,6 +49,7 @@ __all__ = [
     "check",
     "check_manifold",
     "geodesics",
+    "givens",
     "math",
     "models",
     "nearest_lorentz",
@@ -56,6 +58,7 @@ __all__ = [
     "polar",
     "rotary",
     "rotate",
+    "rotation_matrix",
     "shift",
     "tangent",
     "transport",

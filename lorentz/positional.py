@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import math
+from .rotations import givens
 
 __all__ = ["LearnedPositions", "SinusoidalPositions", "rotary", "rotate", "shift"]
 
@@ -136,11 +137,7 @@ def rotate(
     n = space.shape[-1]
     if n % 2:
         raise ValueError(f"a rotation turns pairs of space coordinates, so their number is even; got {n}")
-    angles = _angles(positions, n // 2, base)
-    wide = space.float() if space.dtype in (torch.bfloat16, torch.float16) else space
-    cos, sin = angles.cos().to(wide), angles.sin().to(wide)
-    a, b = wide.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(space.dtype)
+    return givens(space, _angles(positions, n // 2, base))
 
 
 def rotary(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import math
 from .factorisation import ORDERS, Nearest, Polar, _embed, boost, boost_matrix, nearest_lorentz, polar
 from .manifold import Lorentz
+from .rotations import PARAMETRISATIONS, givens, rotation_matrix
 
 __all__ = [
     "PARAMETRISATIONS",
@@ -22,11 +23,11 @@ __all__ = [
     "Rotation",
     "boost",
     "boost_matrix",
+    "givens",
     "nearest_lorentz",
     "polar",
+    "rotation_matrix",
 ]
-
-PARAMETRISATIONS = ("matrix_exp", "cayley", "householder")
 
 
 def _check_size(dim: int, manifold: Lorentz) -> None:
@@ -42,12 +43,6 @@ def _check_points(name: str, x: Tensor, dim: int) -> None:
             f"{name} expects points of {dim} coordinates, time first, and got {x.shape[-1]}. "
             f"Euclidean features of size {dim - 1} become points by manifold.lift(features)."
         )
-
-
-def _exponential(matrix: Tensor) -> Tensor:
-    """Matrix exponential; of one matrix alone, torch takes a wrong coefficient and is off by up to 5e-5 (pytorch#196592)."""
-    pair: Tensor = torch.linalg.matrix_exp(torch.stack([matrix, torch.zeros_like(matrix)]))
-    return pair[0]
 
 
 class Boost(nn.Module):
@@ -199,21 +194,7 @@ class Rotation(nn.Module):
             return self.base
         with torch.autocast(self.raw.device.type, enabled=False):
             raw = self.raw.to(torch.promote_types(self.raw.dtype, torch.float32))
-            eye = torch.eye(self.dim - 1, dtype=raw.dtype, device=raw.device)
-            if self.parametrisation == "householder":
-                # Product of reflections in compact form: I - V T^-1 V^T, T upper triangular of the inner products.
-                inner = raw.mT @ raw
-                triangle = inner.triu(1) + torch.diag_embed(inner.diagonal() / 2)
-                turn = eye - raw @ torch.linalg.solve_triangular(triangle, raw.mT, upper=True)
-            else:
-                i, j = torch.tril_indices(self.dim - 1, self.dim - 1, -1, device=raw.device)
-                lower = torch.zeros_like(eye).index_put((i, j), raw)
-                skew = lower - lower.mT
-                turn = (
-                    _exponential(skew)
-                    if self.parametrisation == "matrix_exp"
-                    else torch.linalg.solve(eye + skew, eye - skew)
-                )
+            turn = rotation_matrix(raw, parametrisation=self.parametrisation)
             matrix: Tensor = self.base.to(turn) @ turn
             return matrix
 
