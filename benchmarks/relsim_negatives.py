@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from tasks.data.kg import KnowledgeGraph
 from tasks.data.load import load
-from tasks.kg.classic import CLASSIC
 from tasks.kg.config import ModelConfig
+from tasks.kg.scorers import SCORERS
 from tasks.similarity.task import graph_facts
 
 from .common import row, save
@@ -81,7 +81,7 @@ class Predictor(nn.Module):
     def __init__(self, graph: KnowledgeGraph) -> None:
         super().__init__()
         sizes = graph.num_entities, graph.num_relations
-        self.scorer = CLASSIC["transe"](*sizes, ModelConfig(dim=DIM, margin=0.0, init_std=0.3))
+        self.scorer = SCORERS["transe"](*sizes, ModelConfig(dim=DIM, margin=0.0, init_std=0.3))
         self.bias = nn.Parameter(torch.zeros(graph.num_relations))
 
     def forward(self, head: Tensor, tail: Tensor, relations: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from relsim.facts import Facts
 from tasks.config import TrainConfig
 from tasks.data.kg import KnowledgeGraph
-from tasks.kg.classic import CLASSIC
 from tasks.kg.config import KGConfig, ModelConfig, NegativesConfig
+from tasks.kg.scorers import SCORERS
 from tasks.kg.task import KnowledgeGraphCompletion
 
 __all__ = ["relation_vectors"]
@@ -33,7 +33,7 @@ def relation_vectors(name: str, facts: Facts, *, seed: int) -> NDArray[np.float6
         seed=seed,
     )
     torch.manual_seed(seed)
-    task, model = KnowledgeGraphCompletion(config), CLASSIC[name](facts.num_entities, facts.num_relations, config.model)
+    task, model = KnowledgeGraphCompletion(config), SCORERS[name](facts.num_entities, facts.num_relations, config.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
     batches = task.n_batches(graph)
     for step in range(EPOCHS[name] * batches):

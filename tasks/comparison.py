@@ -85,7 +85,7 @@ def _label(config: Mapping[str, Any], name: str, varying: set[str]) -> str:
     value: Any = config
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            return ""
+            return "default"  # an option that joined later and is not set
         value = value[part]
     if not isinstance(value, Mapping):
         return Path(str(value)).name if name == "data" else str(value)
@@ -95,11 +95,9 @@ def _label(config: Mapping[str, Any], name: str, varying: set[str]) -> str:
 
 
 def _varying(groups: Sequence[_Group]) -> set[str]:
-    values: dict[str, set[str]] = defaultdict(set)
-    for group in groups:
-        for key, value in flatten(group.config):
-            values[key].add(str(value))
-    return {key for key, seen in values.items() if len(seen) > 1}
+    configs = [dict(flatten(group.config)) for group in groups]
+    keys = {key for config in configs for key in config}
+    return {key for key in keys if len({str(config.get(key, "default")) for config in configs}) > 1}
 
 
 def _warn(groups: Mapping[str, _Group]) -> list[str]:

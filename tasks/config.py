@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from copy import deepcopy
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -18,6 +19,7 @@ from .errors import UsageError
 from .registry import did_you_mean
 
 __all__ = [
+    "ADDED",
     "TrainConfig",
     "config_hash",
     "describe_options",
@@ -32,6 +34,9 @@ __all__ = [
 
 C = TypeVar("C")
 UNHASHED = ("seed", "train.threads")
+# Metadata of a field that joined a configuration when runs without it existed. At its default it is left out of to_dict, so
+# hashes and folders of older runs stay: the default of such a field never changes.
+ADDED = {"added": True}
 
 
 def require(
@@ -118,8 +123,17 @@ class TrainConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain dict of a configuration, as ``config.yaml`` holds it."""
-    return asdict(config)
+    """Nested plain dict of a configuration, as ``config.yaml`` holds it: without ``ADDED`` ones at default."""
+    return {
+        f.name: to_dict(value) if is_dataclass(value) else deepcopy(value)
+        for f in fields(config)
+        for value in [getattr(config, f.name)]
+        if not (f.metadata.get("added") and value == _default(f))
+    }
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -178,7 +192,7 @@ def make_config(
     import jsonargparse
 
     parser = _parser(cls, prog)
-    known = [key for key, _ in flatten(to_dict(cls()))]
+    known = [key for key, _ in flatten(asdict(cls()))]  # type: ignore[call-overload]
     args = rename(name_sections(args, _sections(cls)), getattr(cls, "ALIASES", {}))
     for key, _ in flatten(overrides or {}):
         if key not in known:

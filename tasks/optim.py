@@ -8,6 +8,7 @@ from math import cos, pi, sqrt
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lorentz.optim import RiemannianAdam, RiemannianSGD
@@ -15,7 +16,7 @@ from lorentz.optim import RiemannianAdam, RiemannianSGD
 from .config import TrainConfig
 from .registry import lookup
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "schedule_factor"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "clip_sparse", "schedule_factor"]
 
 
 def _adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
@@ -32,6 +33,10 @@ def _adagrad(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
 
 def _sgd(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, weight_decay=config.weight_decay, momentum=0.9)
+
+
+def _sparse_adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
+    return torch.optim.SparseAdam(groups, lr=config.lr)
 
 
 def _riemannian_adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
@@ -71,16 +76,36 @@ def schedule_factor(config: TrainConfig, step: int, total: int) -> float:
 def build_optimizers(groups: Iterable[Mapping[str, Any]], config: TrainConfig) -> list[Optimizer]:
     """One optimiser for each kind named by the groups' ``optimizer`` (the configuration's by default).
 
-    A group may also set ``lr`` (its own peak), ``weight_decay`` and ``max_norm`` (see :func:`cap_norms`).
+    A group may also set ``lr`` (its own peak), ``weight_decay``, ``max_norm`` (see :func:`cap_norms`) and ``sparse``, where
+    all its gradients are: Adam then moves their rows alone, as the Riemannian optimisers do of themselves.
     """
-    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    kinds: dict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
     for group in groups:
-        rest = {key: value for key, value in group.items() if key != "optimizer"}
+        rest = {key: value for key, value in group.items() if key not in ("optimizer", "sparse")}
         rest["params"] = list(rest["params"])
         rest.setdefault("lr", config.lr)
         rest["peak_lr"] = rest["lr"]
-        kinds[group.get("optimizer", config.optimizer)].append(rest)
-    return [lookup(OPTIMIZERS, kind, kind="optimizer")(members, config) for kind, members in kinds.items()]
+        kinds[group.get("optimizer", config.optimizer), group.get("sparse", False)].append(rest)
+    return [
+        (_sparse_adam if sparse and kind == "adam" else lookup(OPTIMIZERS, kind, kind="optimizer"))(members, config)
+        for (kind, sparse), members in kinds.items()
+    ]
+
+
+@torch.no_grad()
+def clip_sparse(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """``clip_grad_norm_`` for gradients of which some are sparse, which torch's refuses. Returns the norm before."""
+    values = []
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+        if p.grad is not None:
+            values.append(p.grad._values() if p.grad.is_sparse else p.grad)  # of a coalesced gradient, not a copy
+    norm = torch.nn.utils.get_total_norm(values)
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
+    return norm
 
 
 @torch.no_grad()

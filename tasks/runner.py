@@ -23,7 +23,7 @@ from .config import TrainConfig, config_hash, differences, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
-from .optim import build_optimizers, cap_norms, schedule_factor
+from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
 from .progress import Progress
 
 __all__ = ["Data", "Task", "fit"]
@@ -185,7 +185,10 @@ class _Run:
             self.fail(batch, before)
         self.accelerator.backward(loss)
         if self.train.clip is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.train.clip)
+            parameters = list(self.model.parameters())
+            sparse = any(p.grad is not None and p.grad.is_sparse for p in parameters)
+            clip = clip_sparse if sparse else self.accelerator.clip_grad_norm_
+            norm = clip(parameters, self.train.clip)
             if not isfinite(float(norm)):
                 self.fail(batch, before)
         for optimizer in self.optimizers:

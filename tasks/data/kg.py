@@ -28,10 +28,12 @@ class KnownTails:
         self.keys, counts = torch.unique_consecutive(key, return_counts=True)
         self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.tails = unique[:, 2].contiguous()
+        self._by_tail: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> KnownTails:
         """Copy on a device."""
         moved = copy(self)
+        moved._by_tail = None
         moved.keys, moved.starts, moved.tails = self.keys.to(device), self.starts.to(device), self.tails.to(device)
         return moved
 
@@ -46,6 +48,31 @@ class KnownTails:
         offset = torch.arange(len(row), device=head.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         return row, self.tails[start[row] + offset]
 
+    def among(self, head: Tensor, relation: Tensor, entities: Tensor) -> tuple[Tensor, Tensor]:
+        """Find which of these different entities (N,) are known tails of (B,) queries: row numbers and places in `entities`.
+
+        As :meth:`lookup`, and cheaper where a query has more known tails than there are entities to look at.
+        """
+        if self._by_tail is None:  # keys sorted by their tail, and where those of a tail start
+            order = torch.argsort(self.tails, stable=True)
+            key = torch.repeat_interleave(self.keys, self.starts.diff())[order]
+            ends = torch.bincount(self.tails, minlength=int(entities.max()) + 1).cumsum(0)
+            self._by_tail = key, torch.cat([ends.new_zeros(1), ends])
+        keys, starts = self._by_tail
+        inside = entities.clamp(max=len(starts) - 2)
+        start = starts[inside]
+        count = torch.where(inside == entities, starts[inside + 1] - start, 0)
+        place = torch.repeat_interleave(torch.arange(len(entities), device=head.device), count)
+        first = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
+        candidates = keys[first + torch.arange(len(place), device=head.device)]
+        wanted, order = torch.sort(head * self.num_relations + relation)
+        low, high = torch.searchsorted(wanted, candidates), torch.searchsorted(wanted, candidates, right=True)
+        found = (high > low).nonzero().squeeze(1)
+        low, count = low[found], (high - low)[found]  # rows of a batch may ask the same
+        first = torch.repeat_interleave(low - (count.cumsum(0) - count), count)
+        row = order[first + torch.arange(len(first), device=head.device)]
+        return row, torch.repeat_interleave(place[found], count)
+
 
 @dataclass
 class KnowledgeGraph:
@@ -56,6 +83,7 @@ class KnowledgeGraph:
     train, valid, test : int64 Tensors, shape (N, 3): head, relation, tail
     entities, relations : names by id, sorted
     sha256 : of the triples of all splits
+    negatives : false triples of the ``"valid"`` and ``"test"`` split, as the splits, where the data set has them
     """
 
     name: str
@@ -67,6 +95,7 @@ class KnowledgeGraph:
     sha256: str
     split: str = "published"
     warnings: list[str] = field(default_factory=list)
+    negatives: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_entities(self) -> int:
@@ -92,6 +121,12 @@ class KnowledgeGraph:
         return self._doubled[split]
 
     @cached_property
+    def known_relations(self) -> KnownTails:
+        """Index of the relations that hold between a head and a tail in any split: its `relation` is the tail."""
+        everything = torch.cat([getattr(self, split) for split in SPLITS])
+        return KnownTails(everything[:, [0, 2, 1]], self.num_entities)
+
+    @cached_property
     def _known(self) -> dict[str, KnownTails]:
         everything = torch.cat([self.with_inverses(split) for split in SPLITS])
         count = 2 * self.num_relations
@@ -102,12 +137,23 @@ class KnowledgeGraph:
         return self._known[which]
 
 
-def graph_from_triples(name: str, splits: Mapping[str, Iterable[tuple[str, str, str]]]) -> KnowledgeGraph:
+Triples = Iterable[tuple[str, str, str]]
+
+
+def graph_from_triples(
+    name: str, splits: Mapping[str, Triples], *, negatives: Mapping[str, Triples] | None = None
+) -> KnowledgeGraph:
     """Number the entities and relations of named triples in sorted order.
+
+    Parameters
+    ----------
+    name : of the graph
+    splits : triples of train, valid and test
+    negatives : false triples of valid and test, if any
 
     Raises
     ------
-    UsageError : a split is missing or empty.
+    UsageError : a split is missing or empty; a negative names what no split has.
     """
     rows = {split: list(splits.get(split, ())) for split in SPLITS}
     for split, triples in rows.items():
@@ -118,10 +164,16 @@ def graph_from_triples(name: str, splits: Mapping[str, Iterable[tuple[str, str, 
     relations = sorted({relation for _, relation, _ in everything})
     entity_id = {entity: i for i, entity in enumerate(entities)}
     relation_id = {relation: i for i, relation in enumerate(relations)}
-    tensors = {
-        split: torch.tensor([(entity_id[h], relation_id[r], entity_id[t]) for h, r, t in triples])
-        for split, triples in rows.items()
-    }
+
+    def numbered(triples: Triples) -> Tensor:
+        return torch.tensor([(entity_id[h], relation_id[r], entity_id[t]) for h, r, t in triples])
+
+    tensors = {split: numbered(triples) for split, triples in rows.items()}
+    hard = {split: list(triples) for split, triples in (negatives or {}).items()}
+    for split, triples in hard.items():
+        for h, r, t in triples:
+            if not (h in entity_id and t in entity_id and r in relation_id):
+                raise UsageError(f"a negative of the {split} split of {name} has a name that no split has: {h} {r} {t}")
     lines = ["\t".join((split, *triple)) for split in SPLITS for triple in rows[split]]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     warnings = []
@@ -134,7 +186,20 @@ def graph_from_triples(name: str, splits: Mapping[str, Iterable[tuple[str, str, 
     for split in ("valid", "test"):
         if leaked := sum(triple in trained_on for triple in rows[split]):
             warnings.append(f"{leaked} of {len(rows[split])} {split} triples of {name} are training triples too")
+        known = set(rows[split])
+        if wrong := sum(triple in known for triple in hard.get(split, ())):
+            warnings.append(
+                f"{wrong} of {len(hard[split])} negatives of the {split} split of {name} are true triples of it"
+            )
     train, valid, test = (tensors[split] for split in SPLITS)
     return KnowledgeGraph(
-        name, train, valid, test, entities=entities, relations=relations, sha256=digest, warnings=warnings
+        name,
+        train,
+        valid,
+        test,
+        entities=entities,
+        relations=relations,
+        sha256=digest,
+        warnings=warnings,
+        negatives={split: numbered(triples) for split, triples in hard.items() if triples},
     )

@@ -8,10 +8,12 @@ from typing import Any
 from tasks.errors import UsageError
 
 from .kg import graph_from_triples
-from .locate import find, read_text
+from .locate import exists, find, read_text
 from .sets import EMBEDDED
 
 __all__ = ["load"]
+
+NEGATIVES = "_negatives"
 
 
 def _triples(text: str, where: str, separator: str = "\t") -> list[tuple[str, str, str]]:
@@ -42,7 +44,12 @@ def _own_folder(path: Path) -> Any:
                 f"a plain graph edges.csv"
             )
         splits[split] = _triples(read_text(path, file)[0], f"{path / file}")
-    graph = graph_from_triples(path.resolve().name, splits)
+    negatives = {
+        split: _triples(read_text(path, f"{split}_negatives.txt")[0], f"{path}/{split}_negatives.txt")
+        for split in ("valid", "test")
+        if exists(path, f"{split}_negatives.txt")
+    }
+    graph = graph_from_triples(path.resolve().name, splits, negatives=negatives)
     graph.split = "own"
     return graph
 
@@ -86,11 +93,12 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
 
         return read_graph(name, entry, folder)
     separator = "," if entry.kind == "kg, commas" else "\t"
-    splits, warnings = {}, []
-    for file, digest in entry.files.items():
+    parts, warnings = {}, []
+    for file, digest in {**entry.files, **{f: d for f, d in entry.extra.items() if exists(folder, f)}}.items():
         text, warning = read_text(folder, file, digest)
-        splits[Path(file).stem] = _triples(text, f"{folder / file}", separator)
+        parts[Path(file).stem] = _triples(text, f"{folder / file}", separator)
         warnings += [warning] if warning else []
-    graph = graph_from_triples(name, splits)
+    negatives = {stem.removesuffix(NEGATIVES): rows for stem, rows in parts.items() if stem.endswith(NEGATIVES)}
+    graph = graph_from_triples(name, parts, negatives=negatives)
     graph.warnings += warnings
     return graph

@@ -13,7 +13,7 @@ from tasks.registry import did_you_mean
 
 from .sets import DATA, EMBEDDED, DataSet
 
-__all__ = ["candidates", "find", "read_bytes", "read_text"]
+__all__ = ["candidates", "exists", "find", "read_bytes", "read_text"]
 
 
 def candidates(data_dir: str | Path | None = None) -> list[Path]:
@@ -27,6 +27,11 @@ def candidates(data_dir: str | Path | None = None) -> list[Path]:
 
 def _path(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def exists(folder: Path, name: str) -> bool:
+    """Whether a folder holds a file or its ``.gz``."""
+    return _path(folder, name) is not None
 
 
 def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:

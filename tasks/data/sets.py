@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["DATA", "EMBEDDED", "DataSet"]
 
@@ -18,6 +18,7 @@ class DataSet:
     folder : path below the data folder
     files : file name to the SHA-256 of its content, decompressed, text with LF line ends; ``NAME.gz`` is read as well
     kind : which loader reads it
+    extra : further files, read where they are there: name to SHA-256, or None where none is known
     """
 
     kind: str
@@ -25,6 +26,7 @@ class DataSet:
     files: dict[str, str]
     origin: str
     licence: str
+    extra: dict[str, str | None] = field(default_factory=dict)
 
 
 _CONVE = "https://github.com/TimDettmers/ConvE"
@@ -38,8 +40,19 @@ _PLANETOID = "https://github.com/kimiyoung/planetoid"
 _ANNOTATED = "https://github.com/davidsbatista/Annotated-Semantic-Relationships-Datasets"
 
 
-def _kg(folder: str, origin: str, licence: str, train: str, valid: str, test: str) -> DataSet:
-    return DataSet("kg", f"kg/{folder}", {"train.txt": train, "valid.txt": valid, "test.txt": test}, origin, licence)
+def _kg(
+    folder: str,
+    origin: str,
+    licence: str,
+    train: str,
+    valid: str,
+    test: str,
+    *,
+    negatives: tuple[str | None, str | None] | None = None,
+) -> DataSet:
+    files = {"train.txt": train, "valid.txt": valid, "test.txt": test}
+    extra = dict(zip(("valid_negatives.txt", "test_negatives.txt"), negatives or (), strict=False))
+    return DataSet("kg", f"kg/{folder}", files, origin, licence, extra)
 
 
 DATA: dict[str, DataSet] = {
@@ -66,6 +79,7 @@ DATA: dict[str, DataSet] = {
         "64f93b7f314f3936a6f65739721429db3f6a7c8f5a1e1104ec3bb544f7434f59",
         "3831c0e57daef03c3a18cdd1a72e370b496f696c5218883d35c7d2ab8a6a772c",
         "27127fcb34688c4778e88a39ef3c9b540807da846021e9d9685660ac1838aca1",
+        negatives=(None, None),
     ),
     "CoDEx-M": _kg(
         "CoDEx-M",
@@ -74,6 +88,10 @@ DATA: dict[str, DataSet] = {
         "d99c3437ab51690391a26d96976adf6e5494dba7ef6902e77000551bfa566556",
         "11c323096367354940846b9ed940c5dabddc1d20a70474222babe7e7fd28b28d",
         "0575ce05e4ce915e395bb4f708e8df9547989dd4c8c71407cbfd78c19daffcf7",
+        negatives=(
+            "454a4f66ae85495e6e7df0a9f591ed3b8b6efbbcca515414cb641a28625cbcb2",
+            "7caaf71f7a85fbd915dce8199f5b1e1744ead58e0675549fcb01c60599944648",
+        ),
     ),
     "NELL-995-h100": _kg(
         "NELL-995-h100",

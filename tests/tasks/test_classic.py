@@ -1,4 +1,4 @@
-"""The classic scorers against their formulas, one triple at a time."""
+"""Classic scorers against their formulas, one triple at a time."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tasks.kg.classic import CLASSIC, ClassicScorer
 from tasks.kg.config import ModelConfig
+from tasks.kg.scorers import SCORERS, Scorer
 
-Formula = Callable[[ClassicScorer, int, int, int], torch.Tensor]
+
+def complex_of(x: torch.Tensor) -> torch.Tensor:
+    return torch.complex(*x.chunk(2))
+
+
+Formula = Callable[[Scorer, int, int, int], torch.Tensor]
 
 FORMULAS: dict[str, Formula] = {
     "transe": lambda m, h, r, t: -(m.entity[h] + m.relation[r] - m.entity[t]).square().sum(),
     "distmult": lambda m, h, r, t: sum(a * b * c for a, b, c in zip(m.entity[h], m.relation[r], m.entity[t])),  # noqa: B905
+    "complex": lambda m, h, r, t: (
+        (complex_of(m.entity[h]) * complex_of(m.relation[r]) * complex_of(m.entity[t]).conj()).sum().real
+    ),
     "rescal": lambda m, h, r, t: torch.einsum("i,ij,j->", m.entity[h], m.weight[r], m.entity[t]),
 }
 
 
-def make(name: str, relations: int = 3) -> ClassicScorer:
+CLASSIC = list(FORMULAS)
+
+
+def make(name: str, relations: int = 3) -> Scorer:
     torch.manual_seed(0)
-    model: ClassicScorer = CLASSIC[name](9, relations, ModelConfig(dim=6, margin=2.0)).double()
+    model: Scorer = SCORERS[name](9, relations, ModelConfig(scorer=name, dim=7, margin=2.0)).double()
     torch.nn.init.normal_(model.head_bias), torch.nn.init.normal_(model.tail_bias)
     return model
 
@@ -49,7 +60,7 @@ def test_every_way_of_scoring_agrees(name: str) -> None:
     torch.testing.assert_close(positive, everything[torch.arange(3), torch.tensor([2, 2, 4])])
 
 
-@pytest.mark.parametrize(("name", "size"), [("transe", 5), ("distmult", 5), ("rescal", 25)])
+@pytest.mark.parametrize(("name", "size"), [("transe", 6), ("distmult", 6), ("complex", 6), ("rescal", 36)])
 def test_relation_vectors_leave_the_inverses_out(name: str, size: int) -> None:
     model = make(name)
     vectors = model.relation_vectors()

@@ -36,6 +36,7 @@ def test_hybonet_is_the_negative_lorentzian_distance_of_the_papers_map(k: float)
         torch.nn.init.normal_(bias)
     h, r, t = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 5, 2, 3]), torch.tensor([4, 4, 2, 9])
     x = lm.lift(model.entity.weight[h], k=k)
+    x[:, 0] /= k**0.5  # time in units of sqrt(k)
     z = torch.stack([model.relation.weight[j] @ v for j, v in zip(r, x, strict=True)])
     time = 3.5 * torch.sigmoid(z[:, :1]) + 1.1 * k**0.5  # from z before the bias
     space = z[:, 1:] + model.relation.bias[r]
@@ -99,13 +100,13 @@ def naive_ranks(
 def test_ranks_are_those_of_a_loop_over_candidates(seed: int, ties: bool) -> None:
     data = graph(seed=seed)
 
-    class Table(Scorer):
+    class Table(MuRE):
         def score_tails(self, head, relation, entities=None):  # type: ignore[no-untyped-def]
             g = torch.Generator().manual_seed(7)
             table = torch.randint(0, 4 if ties else 10**6, (12, 6, 12), generator=g).float()
             return table[head, relation]
 
-    model = Table(12, 3, margin=0.0)
+    model = Table(12, 3, ModelConfig(dim=3, margin=0.0))
     queries = data.with_inverses("test")
     known = {tuple(row) for s in ("train", "valid", "test") for row in data.with_inverses(s).tolist()}
     standard, paper = rank(model, queries, data.known("all"))

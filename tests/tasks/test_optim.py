@@ -11,7 +11,7 @@ import torch
 import tasks
 from tasks.config import TrainConfig
 from tasks.errors import UsageError
-from tasks.optim import OPTIMIZERS, build_optimizers, cap_norms, schedule_factor
+from tasks.optim import OPTIMIZERS, build_optimizers, cap_norms, clip_sparse, schedule_factor
 
 
 def test_schedules_by_their_formulas() -> None:
@@ -65,3 +65,18 @@ def test_two_precisions_in_one_process(small_graph: Path, tmp_path: Path) -> Non
         train = {"epochs": 1, "batch_size": 32, "precision": precision}
         result = tasks.run("kg", data=str(small_graph), model={"dim": 5}, train=train, runs=tmp_path, quiet=True)
         assert 0 < result.metrics["test"]["mrr"] <= 1
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_clipping_of_sparse_gradients_is_that_of_dense_ones(limit: float) -> None:
+    norms, grads = [], []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        table, weight = torch.nn.Parameter(torch.randn(9, 3)), torch.nn.Parameter(torch.randn(3))
+        rows = torch.nn.functional.embedding(torch.tensor([1, 4, 4]), table, sparse=sparse)
+        ((rows * weight) ** 2).sum().backward()
+        clip = clip_sparse if sparse else torch.nn.utils.clip_grad_norm_
+        norms.append(clip([table, weight], limit))
+        grads.append([table.grad.to_dense(), weight.grad])
+    torch.testing.assert_close(*norms)
+    torch.testing.assert_close(*grads)

@@ -166,9 +166,9 @@ def test_two_processes_do_not_share_a_folder(small_graph: Path, tmp_path: Path) 
 def test_a_non_finite_loss_names_step_module_and_last_checkpoint(
     small_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.kg import scorers
+    from tasks.kg.scorers import hybonet
 
-    real, calls = scorers._RelationTransform.forward, 0
+    real, calls = hybonet._RelationTransform.forward, 0
 
     def poisoned(self: Any, x: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
         nonlocal calls
@@ -176,7 +176,7 @@ def test_a_non_finite_loss_names_step_module_and_last_checkpoint(
         out = real(self, x, relation)
         return out * float("nan") if calls > 25 and self.training else out
 
-    monkeypatch.setattr(scorers._RelationTransform, "forward", poisoned)
+    monkeypatch.setattr(hybonet._RelationTransform, "forward", poisoned)
     with pytest.raises(
         RunError,
         match=r"at step 25 .*relation \(_RelationTransform\), from finite inputs; last good.*step-00000025",

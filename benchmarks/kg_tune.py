@@ -1,0 +1,66 @@
+"""Short validation runs behind a recipe: every setting once for a Lorentz scorer and once for its Euclidean twin.
+
+    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 15] [--runs runs]
+
+Both get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
+run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json after each. HYREL_DATA names the
+data folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tasks import run
+
+from .common import row, save
+
+BASE: dict[str, Any] = {
+    "model": {"dim": 32, "scale": 2.5},
+    "train": {"batch_size": 1000, "lr": 0.01, "schedule": "hold"},
+    "monitor": "paper_mrr",
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "logistic, 500 negatives as 50": {},
+    "logistic, 500 negatives as 50, batch 500, rate .003": {"train": {"batch_size": 500, "lr": 0.003}},
+    "logistic, 500 negatives as 300": {"negatives": {"weight": 300.0}},
+    "cross entropy, 1000 negatives": {"loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}},
+    "cross entropy, 1000 negatives, rate .004": {
+        "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "train": {"lr": 0.004},
+    },
+    "cross entropy, 1000 negatives, cap 3": {
+        "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "model": {"max_norm": 3.0, "scale": 5.0},
+    },
+    "self-adversarial, 500 negatives": {"loss": {"kind": "self_adversarial"}},
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="FB15k-237")
+    parser.add_argument("--models", default="hybonet,mure")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--runs", default="runs")
+    options = parser.parse_args()
+    command = f"python -m benchmarks.kg_tune --data {options.data} --models {options.models} --epochs {options.epochs}"
+    name = "kg_tune_" + options.data.lower().replace("-", "")
+    rows = []
+    for title, setting in SETTINGS.items():
+        for scorer in options.models.split(","):
+            overrides = {key: {**BASE.get(key, {}), **setting.get(key, {})} for key in {*BASE, *setting} - {"monitor"}}
+            overrides["model"]["scorer"] = scorer
+            overrides["train"] |= {"epochs": options.epochs, "eval_every": options.epochs}
+            result = run(
+                "kg", data=options.data, monitor=BASE["monitor"], runs=options.runs, seed=0, quiet=True, **overrides
+            )
+            value = round(result.metrics["valid"][BASE["monitor"]], 4)
+            what = f"{options.data} validation {BASE['monitor']}, {scorer}, {options.epochs} epochs: {title}"
+            seconds = round(sum(result.values["seconds"].values()), 1)
+            rows.append(row(what, value, "0 to 1") | {"setting": setting, "seconds": seconds})
+            print(f"{what}: {value} ({seconds} s)", flush=True)
+            save(name, command, rows, threads=1)
+
+
+if __name__ == "__main__":
+    main()
