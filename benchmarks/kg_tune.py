@@ -1,6 +1,6 @@
 """Short validation runs behind a recipe: every setting once for a Lorentz scorer and once for its Euclidean twin.
 
-    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 15] [--runs runs]
+    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 6] [--runs runs]
 
 Both get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
 run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json after each. HYREL_DATA names the
@@ -23,16 +23,15 @@ BASE: dict[str, Any] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "logistic, 500 negatives as 50": {},
-    "logistic, 500 negatives as 50, batch 500, rate .003": {"train": {"batch_size": 500, "lr": 0.003}},
-    "logistic, 500 negatives as 300": {"negatives": {"weight": 300.0}},
     "cross entropy, 1000 negatives": {"loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}},
+    "logistic, 500 negatives as 300": {"negatives": {"weight": 300.0}},
     "cross entropy, 1000 negatives, rate .004": {
         "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "train": {"lr": 0.004},
     },
-    "cross entropy, 1000 negatives, cap 3": {
-        "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "model": {"max_norm": 3.0, "scale": 5.0},
-    },
     "self-adversarial, 500 negatives": {"loss": {"kind": "self_adversarial"}},
+    "cross entropy, 1000 negatives, cap and scale 3": {
+        "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "model": {"max_norm": 3.0, "scale": 3.0},
+    },
 }  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="FB15k-237")
     parser.add_argument("--models", default="hybonet,mure")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     command = f"python -m benchmarks.kg_tune --data {options.data} --models {options.models} --epochs {options.epochs}"

@@ -1,0 +1,111 @@
+"""Do learned boosts know a hierarchy? Rapidity of each relation beside its Krackhardt score.
+
+    python -m benchmarks.kg_rapidity [--data WN18RR] [--scorer lorentz_rote] [--epochs 60] [--seeds 0] [--runs runs]
+
+Trains a scorer whose relations are boosts (``lorentz_rote``, ``lorentz_transe``) by the shipped recipe of the data set, and
+prints for each relation the mean rapidity of its two directions, the hierarchy score of its training triples, and Spearman's
+correlation over the relations. A finished or interrupted run in the runs folder is used or resumed. Results go to
+benchmarks/results/kg_rapidity.json. One thread. HYREL_DATA names the data folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from math import nan
+from statistics import mean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.stats import spearmanr
+
+from tasks import run
+from tasks.api import configure
+from tasks.argv import parse_seeds
+from tasks.data.kg import KnowledgeGraph
+from tasks.data.load import load
+
+from .common import row, save
+
+RECIPES = {"WN18RR": "kg/wn18rr-32", "FB15k-237": "kg/fb15k237-32"}
+
+
+def krackhardt(head: NDArray[np.int64], tail: NDArray[np.int64]) -> float:
+    """Share of the ordered pairs of different nodes joined by a path that no path leads back (Krackhardt, 1994)."""
+    used, flat = np.unique(np.concatenate([head, tail]), return_inverse=True)
+    head, tail = flat[: len(head)], flat[len(head) :]
+    graph = sparse.csr_matrix((np.ones(len(head), dtype=bool), (head, tail)), shape=(len(used), len(used)))
+    count, label = csgraph.connected_components(graph, connection="strong")
+    sizes = np.bincount(label, minlength=count)
+    edges = sparse.csr_matrix((np.ones(len(head), dtype=bool), (label[head], label[tail])), shape=(count, count))
+    edges.setdiag(False)
+    edges.eliminate_zeros()
+    reach = frontier = edges
+    while frontier.nnz:  # no cycle is left between strong components
+        frontier = (frontier @ edges).astype(bool)
+        frontier = (frontier.astype(np.int8) - frontier.multiply(reach).astype(np.int8)).astype(bool)
+        frontier.eliminate_zeros()
+        reach = (reach + frontier).astype(bool)
+    one_way = int(sizes @ (reach.astype(np.int64) @ sizes))
+    mutual = int((sizes * (sizes - 1)).sum())
+    return one_way / (one_way + mutual) if one_way + mutual else nan
+
+
+def hierarchy(data: KnowledgeGraph) -> NDArray[np.float64]:
+    """Score of every relation, of its training triples."""
+    head, relation, tail = (column.numpy() for column in data.train.unbind(1))
+    parts = [relation == r for r in range(data.num_relations)]
+    return np.array([krackhardt(head[own], tail[own]) if own.any() else nan for own in parts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="WN18RR", choices=sorted(RECIPES))
+    parser.add_argument("--scorer", default="lorentz_rote", choices=("lorentz_rote", "lorentz_transe"))
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--runs", default="runs")
+    options = parser.parse_args()
+    data = load(options.data)
+    scores = hierarchy(data)
+    kept = np.isfinite(scores)
+    lengths, correlations, mrr = [], [], []
+    for seed in parse_seeds(options.seeds):
+        overrides = {"model": {"scorer": options.scorer}, "train": {"epochs": options.epochs}}
+        result = run("kg", recipe=RECIPES[options.data], seed=seed, runs=options.runs, **overrides)
+        mrr.append(result.metrics["test"]["mrr"])
+        translation = load_file(result.folder / "model.safetensors")["translation"]
+        root = configure("kg", recipe=RECIPES[options.data]).model.k ** 0.5
+        both = (translation.norm(dim=1) / root).view(2, -1).mean(0)
+        lengths.append(both.double().numpy())
+        correlations.append(float(spearmanr(lengths[-1][kept], scores[kept]).statistic))
+    where, n = f"{options.data}, {options.scorer}, {options.epochs} epochs", len(mrr)
+
+    def spread(values: list[float]) -> float | None:
+        return round(stdev(values), 3) if len(values) > 1 else None
+
+    rows = [
+        row(f"{where}: test mrr (standard protocol)", round(mean(mrr), 4), "0 to 1", n=n, spread=spread(mrr)),
+        row(f"{where}: Spearman of rapidity and Krackhardt score over {int(kept.sum())} relations",
+            round(mean(correlations), 3), "-1 to 1", n=n, spread=spread(correlations)),
+    ]  # fmt: skip
+    for r in np.argsort(-scores, kind="stable"):
+        values = [float(length[r]) for length in lengths]
+        what = f"{options.data}, {data.relations[r]}: rapidity (reference: its Krackhardt score)"
+        reference = round(float(scores[r]), 3) if kept[r] else None
+        rows.append(row(what, round(mean(values), 3), "1", n=n, spread=spread(values), reference=reference))
+    for entry in rows:
+        print(
+            f"{entry['what']}: {entry['value']}"
+            + (f" | {entry['reference']}" if entry["reference"] is not None else "")
+        )
+    command = (
+        f"python -m benchmarks.kg_rapidity --data {options.data} --scorer {options.scorer} --epochs {options.epochs}"
+    )
+    print(save("kg_rapidity", f"{command} --seeds {options.seeds}", rows, threads=1))
+
+
+if __name__ == "__main__":
+    main()

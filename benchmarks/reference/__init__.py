@@ -1,0 +1,1 @@
+"""Plain implementations, written from published equations alone, that speed is compared with."""
