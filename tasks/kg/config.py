@@ -83,6 +83,11 @@ class ModelConfig:
             raise UsageError(
                 f"--model.rotation full is of {', '.join(ROTATING)}; leave it out for {self.scorer}, or take one of them"
             )
+        if self.scorer == "complex" and self.dim % 2 == 0:
+            raise UsageError(
+                f"complex numbers are pairs, and --model.dim counts a time axis beside them, so it is odd; got {self.dim}: "
+                f"take {self.dim - 1} or {self.dim + 1}"
+            )
         if self.scorer in ROTATING and self.dim < 3:
             raise UsageError(
                 f"{self.scorer} rotates pairs of coordinates: --model.dim must be at least 3, got {self.dim}"

@@ -95,8 +95,8 @@ def test_scores_that_are_not_finite_never_become_a_metric(
 ) -> None:
     from tasks.kg.scorers import HyboNet
 
-    real = HyboNet.score_tails
-    monkeypatch.setattr(HyboNet, "score_tails", lambda *a: torch.full_like(real(*a), float("nan")))
+    real = HyboNet.score_columns
+    monkeypatch.setattr(HyboNet, "score_columns", lambda *a: torch.full_like(real(*a), float("nan")))
     with pytest.raises(RunError, match="scores that are not finite"):
         start(small_graph, tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()

@@ -101,7 +101,7 @@ def test_ranks_are_those_of_a_loop_over_candidates(seed: int, ties: bool) -> Non
     data = graph(seed=seed)
 
     class Table(MuRE):
-        def score_tails(self, head, relation, entities=None):  # type: ignore[no-untyped-def]
+        def score_columns(self, head, relation, columns):  # type: ignore[no-untyped-def]
             g = torch.Generator().manual_seed(7)
             table = torch.randint(0, 4 if ties else 10**6, (12, 6, 12), generator=g).float()
             return table[head, relation]

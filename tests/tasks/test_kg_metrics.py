@@ -87,6 +87,7 @@ def test_scores_that_are_not_finite_are_no_metric() -> None:
     data = graph(negatives=True)
     model = scorer(data)
     model.tail_bias.data[:] = torch.nan
+    model.entity.weight.data[:] = torch.nan
     for call in (lambda: classify(model, data, "test"), lambda: rank_relations(model, data.test, data)):
         with pytest.raises(RunError, match="not finite"):
             call()
@@ -157,6 +158,7 @@ def test_a_sparse_run_with_clipping_trains_and_resumes(small_graph: Path, tmp_pa
     [
         ({"model": {"scorer": "mure", "bound": "space"}}, "bound space is of hybonet; leave it out for mure"),
         ({"model": {"rotation": "full"}}, "rotation full is of lorentz_rotate.*leave it out for hybonet"),
+        ({"model": {"scorer": "complex"}}, "it is odd; got 32: take 31 or 33"),
         ({"model": {"scorer": "rote", "dim": 2}}, "--model.dim must be at least 3, got 2"),
         ({"negatives": {"sharing": "none"}}, "unknown 'none' to --negatives.sharing"),
         ({"negatives": {"sharing": "all", "count": 7}}, "--negatives.count is for drawn negatives; leave it out"),

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lorentz import Lorentz, boost_matrix, rotation_matrix
 from lorentz import math as lm
-from tasks.errors import UsageError
 from tasks.kg.config import ROTATING, ModelConfig
 from tasks.kg.scorers import SCORERS, TWINS, LorentzScorer, Scorer
 from tasks.kg.scorers.relations import apply_relations
@@ -201,8 +200,3 @@ def test_n3_is_the_sum_of_cubed_moduli(name: str) -> None:
             numbers = vector.tolist() if name == "distmult" else map(complex, vector[:3].tolist(), vector[3:].tolist())
             total += float(sum(abs(number) ** 3 for number in numbers))
     assert float(model.n3(h, r, t).detach()) == pytest.approx(total / 2)
-
-
-def test_an_even_dim_of_complex_names_the_next() -> None:
-    with pytest.raises(UsageError, match="it is odd; got 32: take 31 or 33"):
-        SCORERS["complex"](4, 1, ModelConfig(scorer="complex", dim=32))

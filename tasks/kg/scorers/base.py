@@ -65,11 +65,18 @@ class Scorer(nn.Module):
         query, keys = self.query(both[: len(head)], relation), self.keys(both[len(head) :])
         return self.margin + self.head_bias[head] + self.tail_bias[tail] + (query * keys).sum(-1)
 
+    def columns(self, entities: Tensor | None = None) -> Tensor:
+        """Features of every entity, or of these (E,), as a tail, its bias included, (E, m + 2): see `score_columns`."""
+        bias = self.tail_bias if entities is None else self.tail_bias[entities]
+        return self._columns(self.keys(self.embed(entities)), bias)
+
+    def score_columns(self, head: Tensor, relation: Tensor, columns: Tensor) -> Tensor:
+        """Score tails whose `columns` (E, m + 2) were made beforehand, to (B, E)."""
+        return self._rows(self.query(self.embed(head), relation), self.head_bias[head]) @ columns.T
+
     def score_tails(self, head: Tensor, relation: Tensor, entities: Tensor | None = None) -> Tensor:
         """Score every entity, or these (E,), as the tail of (B,) heads and relations, to (B, E)."""
-        query, keys = self.query(self.embed(head), relation), self.keys(self.embed(entities))
-        tail_bias = self.tail_bias if entities is None else self.tail_bias[entities]
-        return self._outer(query, keys, self.head_bias[head], tail_bias)
+        return self.score_columns(head, relation, self.columns(entities))
 
     def score_batch(self, head: Tensor, relation: Tensor, tail: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Score a batch (B,) and negative tails, shared (N,) or a row each (B, N), with one look at the entity table.
@@ -82,15 +89,17 @@ class Scorer(nn.Module):
         head_bias = self.head_bias[head]
         positive = self.margin + head_bias + self.tail_bias[tail] + (query * keys[:n]).sum(-1)
         if negatives.ndim == 1:
-            return positive, self._outer(query, keys[n:], head_bias, self.tail_bias[negatives])
+            columns = self._columns(keys[n:], self.tail_bias[negatives])
+            return positive, self._rows(query, head_bias) @ columns.T
         own = torch.bmm(keys[n:].view(*negatives.shape, -1), query.unsqueeze(-1)).squeeze(-1)
         return positive, own + self.tail_bias[negatives] + (self.margin + head_bias)[:, None]
 
-    def _outer(self, query: Tensor, keys: Tensor, head_bias: Tensor, tail_bias: Tensor) -> Tensor:
-        # Biases ride in the matrix product as two more columns: no pass over (B, E) beyond it.
-        rows = torch.cat([query, (head_bias + self.margin)[:, None], torch.ones_like(query[:, :1])], 1)
-        columns = torch.cat([keys, torch.ones_like(keys[:, :1]), tail_bias[:, None]], 1)
-        return rows @ columns.T
+    # Biases ride in the matrix product as two more columns: no pass over (B, E) beyond it.
+    def _rows(self, query: Tensor, head_bias: Tensor) -> Tensor:
+        return torch.cat([query, (head_bias + self.margin)[:, None], torch.ones_like(query[:, :1])], 1)
+
+    def _columns(self, keys: Tensor, tail_bias: Tensor) -> Tensor:
+        return torch.cat([keys, torch.ones_like(keys[:, :1]), tail_bias[:, None]], 1)
 
 
 class EuclideanScorer(Scorer):

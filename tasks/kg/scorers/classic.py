@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.errors import UsageError
 from tasks.kg.config import ModelConfig
 
 from .base import EuclideanDistanceScorer, EuclideanScorer
@@ -95,11 +94,6 @@ class ComplEx(DiagonalScorer):
 
     def add_relations(self, count: int, config: ModelConfig) -> None:
         """Make the parameters of the relations."""
-        if config.dim % 2 == 0:
-            raise UsageError(
-                f"complex numbers are pairs, and --model.dim counts a time axis beside them, so it is odd; got "
-                f"{config.dim}: take {config.dim - 1} or {config.dim + 1}"
-            )
         one = torch.cat([torch.ones(self.size // 2), torch.zeros(self.size // 2)])
         self.relation = nn.Parameter(one + torch.randn(count, self.size) * config.init_std)
 
