@@ -56,7 +56,7 @@ def main() -> None:
             value = round(result.metrics["valid"][BASE["monitor"]], 4)
             what = f"{options.data} validation {BASE['monitor']}, {scorer}, {options.epochs} epochs: {title}"
             seconds = round(sum(result.values["seconds"].values()), 1)
-            rows.append(row(what, value, "0 to 1") | {"setting": setting, "seconds": seconds})
+            rows.append(row(what, value, "0 to 1") | {"setting": setting})
             print(f"{what}: {value} ({seconds} s)", flush=True)
             save(name, command, rows, threads=1)
 
