@@ -1,6 +1,7 @@
 """Short validation runs behind a recipe: every setting once for a Lorentz scorer and once for its Euclidean twin.
 
-    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 6] [--runs runs]
+    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 6] [--settings N]
+                                 [--runs runs]
 
 Both get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
 run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json after each. HYREL_DATA names the
@@ -40,12 +41,14 @@ def main() -> None:
     parser.add_argument("--data", default="FB15k-237")
     parser.add_argument("--models", default="hybonet,mure")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of them, from the first")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     command = f"python -m benchmarks.kg_tune --data {options.data} --models {options.models} --epochs {options.epochs}"
+    command += f" --settings {options.settings}"
     name = "kg_tune_" + options.data.lower().replace("-", "")
     rows = []
-    for title, setting in SETTINGS.items():
+    for title, setting in list(SETTINGS.items())[: options.settings]:
         for scorer in options.models.split(","):
             overrides = {key: {**BASE.get(key, {}), **setting.get(key, {})} for key in {*BASE, *setting} - {"monitor"}}
             overrides["model"]["scorer"] = scorer
@@ -55,9 +58,8 @@ def main() -> None:
             )
             value = round(result.metrics["valid"][BASE["monitor"]], 4)
             what = f"{options.data} validation {BASE['monitor']}, {scorer}, {options.epochs} epochs: {title}"
-            seconds = round(sum(result.values["seconds"].values()), 1)
             rows.append(row(what, value, "0 to 1") | {"setting": setting})
-            print(f"{what}: {value} ({seconds} s)", flush=True)
+            print(f"{what}: {value}", flush=True)
             save(name, command, rows, threads=1)
 
 
