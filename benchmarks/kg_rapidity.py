@@ -11,14 +11,11 @@ benchmarks/results/kg_rapidity.json. One thread. HYREL_DATA names the data folde
 from __future__ import annotations
 
 import argparse
-from math import nan
 from statistics import mean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from scipy import sparse
-from scipy.sparse import csgraph
 from scipy.stats import spearmanr
 
 from tasks import run
@@ -26,38 +23,17 @@ from tasks.api import configure
 from tasks.argv import parse_seeds
 from tasks.data.kg import KnowledgeGraph
 from tasks.data.load import load
+from tasks.geometry import krackhardt
 
 from .common import row, save
 
 RECIPES = {"WN18RR": "kg/wn18rr-32", "FB15k-237": "kg/fb15k237-32"}
 
 
-def krackhardt(head: NDArray[np.int64], tail: NDArray[np.int64]) -> float:
-    """Share of the ordered pairs of different nodes joined by a path that no path leads back (Krackhardt, 1994)."""
-    used, flat = np.unique(np.concatenate([head, tail]), return_inverse=True)
-    head, tail = flat[: len(head)], flat[len(head) :]
-    graph = sparse.csr_matrix((np.ones(len(head), dtype=bool), (head, tail)), shape=(len(used), len(used)))
-    count, label = csgraph.connected_components(graph, connection="strong")
-    sizes = np.bincount(label, minlength=count)
-    edges = sparse.csr_matrix((np.ones(len(head), dtype=bool), (label[head], label[tail])), shape=(count, count))
-    edges.setdiag(False)
-    edges.eliminate_zeros()
-    reach = frontier = edges
-    while frontier.nnz:  # no cycle is left between strong components
-        frontier = (frontier @ edges).astype(bool)
-        frontier = (frontier.astype(np.int8) - frontier.multiply(reach).astype(np.int8)).astype(bool)
-        frontier.eliminate_zeros()
-        reach = (reach + frontier).astype(bool)
-    one_way = int(sizes @ (reach.astype(np.int64) @ sizes))
-    mutual = int((sizes * (sizes - 1)).sum())
-    return one_way / (one_way + mutual) if one_way + mutual else nan
-
-
 def hierarchy(data: KnowledgeGraph) -> NDArray[np.float64]:
     """Score of every relation, of its training triples."""
-    head, relation, tail = (column.numpy() for column in data.train.unbind(1))
-    parts = [relation == r for r in range(data.num_relations)]
-    return np.array([krackhardt(head[own], tail[own]) if own.any() else nan for own in parts])
+    edges, relation = data.train[:, [0, 2]].numpy(), data.train[:, 1].numpy()
+    return np.array([krackhardt(edges[relation == r], data.num_entities) for r in range(data.num_relations)])
 
 
 def main() -> None:

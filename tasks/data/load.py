@@ -94,8 +94,9 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
         return read_graph(name, entry, folder)
     separator = "," if entry.kind == "kg, commas" else "\t"
     parts, warnings = {}, []
-    for file, digest in {**entry.files, **{f: d for f, d in entry.extra.items() if exists(folder, f)}}.items():
-        text, warning = read_text(folder, file, digest)
+    extra = {file: digest for file, digest in entry.extra.items() if exists(folder, file)}
+    for file, expected in {**entry.files, **extra}.items():
+        text, warning = read_text(folder, file, expected)
         parts[Path(file).stem] = _triples(text, f"{folder / file}", separator)
         warnings += [warning] if warning else []
     negatives = {stem.removesuffix(NEGATIVES): rows for stem, rows in parts.items() if stem.endswith(NEGATIVES)}
