@@ -143,10 +143,16 @@ def _fit(
         if not differences(folder.config(), {"task": task, **to_dict(config)}):
             return Result(folder.path, folder.result())
     from .data.load import load
+    from .data.sets import DATA
     from .runner import fit
 
-    data = load(config.data, data_dir)
     built = _import(lookup(TASKS, task, kind="task")[1])(config)
+    data = load(config.data, data_dir)
+    if not isinstance(data, built.Data):
+        known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
+        raise UsageError(
+            f"{config.data} is no {built.takes}, which the task {task} takes: --data {known}, or files of yours"
+        )
     values = fit(built, data, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
     return Result(folder.path, values)
 

@@ -45,6 +45,9 @@ class Task(Protocol):
 
     name: str
     Config: type
+    Data: type  # what the loader must give; `kind` is its name in the table of data sets, `takes` its name in words
+    kind: str
+    takes: str
     monitor: str  # metric of the validation split; a leading "-" means that smaller is better
     config: Any
 

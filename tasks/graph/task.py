@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lorentz import SparseMatrix, neighbourhood
 from tasks.data.graphs import Graph
-from tasks.errors import UsageError
 from tasks.registry import lookup
 
 from .config import METRICS, GraphConfig
@@ -56,6 +55,9 @@ class GraphTask:
 
     name = "graph"
     Config = GraphConfig
+    Data = Graph
+    kind = "graph"
+    takes = "plain graph"
 
     def __init__(self, config: GraphConfig) -> None:
         self.config = config
@@ -64,8 +66,6 @@ class GraphTask:
 
     def prepare(self, data: Graph) -> Prepared:
         """Split the graph and prepare its features; done once for each content."""
-        if not isinstance(data, Graph):
-            raise UsageError(f"{data.name} is no plain graph; `hyrel ls data` names those of kind [graph]")
         if self._made is None or self._made[0] != data.sha256:
             make = self._links if self.config.problem == "lp" else self._classes
             self._made = data.sha256, make(data)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.hierarchy import Hierarchy, ancestors_of
-from tasks.errors import UsageError
 from tasks.registry import lookup
 
 from .config import HierarchyConfig
@@ -30,6 +29,9 @@ class HierarchyEmbedding:
 
     name = "hierarchy"
     Config = HierarchyConfig
+    Data = Hierarchy
+    kind = "hierarchy"
+    takes = "hierarchy"
     monitor = "map"
 
     def __init__(self, config: HierarchyConfig) -> None:
@@ -45,11 +47,6 @@ class HierarchyEmbedding:
 
     def n_batches(self, data: Hierarchy) -> int:
         """Count the batches of an epoch, over nodes that have an ancestor."""
-        if not isinstance(data, Hierarchy):
-            raise UsageError(
-                f"{self.config.data} is no hierarchy; --data takes WordNet-mammals, WordNet-nouns, or a file of edges "
-                "(descendant TAB ancestor)"
-            )
         return -(-len(data.heads) // self.config.train.batch_size)
 
     def train_batch(self, data: Hierarchy, epoch: int, index: int, seed: int) -> dict[str, Tensor]:

@@ -26,6 +26,9 @@ class KnowledgeGraphCompletion:
 
     name = "kg"
     Config = KGConfig
+    Data = KnowledgeGraph
+    kind = "kg"
+    takes = "knowledge graph"
 
     def __init__(self, config: KGConfig) -> None:
         self.config = config

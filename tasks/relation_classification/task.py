@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.sentences import RelationSentences
-from tasks.errors import UsageError
 
 from .config import RelationClassificationConfig
 from .features import features
@@ -54,6 +53,9 @@ class RelationClassification:
 
     name = "re"
     Config = RelationClassificationConfig
+    Data = RelationSentences
+    kind = "re"
+    takes = "set of marked sentences"
 
     def __init__(self, config: RelationClassificationConfig) -> None:
         self.config = config
@@ -62,8 +64,6 @@ class RelationClassification:
 
     def features(self, data: RelationSentences) -> dict[str, Tensor]:
         """Features of every split, read or made once for each content."""
-        if not isinstance(data, RelationSentences):
-            raise UsageError("this task classifies marked sentences: --data SemEval2010-Task8 or KBP37")
         if self._features is None or self._features[0] != data.sha256:
             self._features = data.sha256, features(data, self.config.model.encoder)
         return self._features[1]

@@ -40,6 +40,9 @@ class RelationSimilarityTask:
 
     name = "similarity"
     Config = SimilarityConfig
+    Data = KnowledgeGraph
+    kind = "kg"
+    takes = "knowledge graph"
     monitor = "-nll"
 
     def __init__(self, config: SimilarityConfig) -> None:

@@ -168,3 +168,26 @@ def test_help_of_a_task_shows_its_options(capsys: pytest.CaptureFixture[str]) ->
     assert "--model.margin" in capsys.readouterr().out
     assert main([]) == 2
     assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("hierarchy", "taxonomy is no hierarchy, which the task hierarchy takes: --data WordNet-mammals"),
+        ("graph", "taxonomy is no plain graph, which the task graph takes: --data Airport, Cora"),
+        ("re", "taxonomy is no set of marked sentences"),
+    ],
+)
+def test_data_of_another_kind_is_one_line(
+    task: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", task, "--data", "taxonomy", "--runs", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_hierarchy_is_no_knowledge_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edges = tmp_path / "edges.tsv"
+    edges.write_text("a\tb\nb\tc\n")
+    for task in ("kg", "similarity"):
+        assert main(["run", task, "--data", str(edges), "--runs", str(tmp_path)]) == 2
+        assert "is no knowledge graph" in capsys.readouterr().err

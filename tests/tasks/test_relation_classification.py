@@ -251,7 +251,7 @@ def test_a_run_learns_what_stands_between_and_keeps_its_features(
         ({"margin": {"temperature": 0.0}}, "--margin.temperature must be"),
         ({"monitor": "macrof1"}, "Did you mean 'macro_f1'"),
         ({"model": {"dropout": 1.0}}, "--model.dropout"),
-        ({"data": "taxonomy"}, "classifies marked sentences"),
+        ({"data": "taxonomy"}, "is no set of marked sentences"),
         ({"model": {"encoder": "nowhere"}}, "expected all-MiniLM-L6-v2, or a folder"),
     ],
 )
