@@ -26,7 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "flat limit": {"geometry": "lorentz", "dim": 101, "k": 1e6},
 }
 TRIALS = (2e-3, 5e-3, 1e-2)
-RATES = {"euclidean": 5e-3, "lorentz": 5e-3, "flat limit": 5e-3}
+RATES = {"euclidean": 5e-3, "lorentz": 2e-3, "flat limit": 2e-3}
 TUNING_SEED = 771
 METRICS = {"nll": "held-out NLL", "ap": "average precision", "r@1": "recall at 1"}
 
