@@ -175,6 +175,11 @@ class LorentzPreTrainedModel(PreTrainedModel):
         self._keys_to_ignore_on_save = set(shared)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights; a learned curvature is float64 whatever they are."""
+        return next(p.dtype for name, p in self.named_parameters() if not name.endswith("rho"))
+
+    @property
     def _home(self) -> str:
         return "manifold." if isinstance(self, LorentzModel) else f"{self.base_model_prefix}.manifold."
 
