@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, no_type_check
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -22,6 +22,7 @@ GEOMETRIES = ("lorentz", "euclidean")
 POSITIONS = ("learned", "sinusoidal", "rotary")
 
 
+@no_type_check  # its fields are checked by huggingface_hub, its arguments by nobody else
 @strict
 class LorentzConfig(PreTrainedConfig):
     """Sizes and choices of a Lorentz transformer.

@@ -60,9 +60,9 @@ class TokenEmbedding(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor | None,
-        inputs_embeds: Tensor | None = None,
+        input_ids: Tensor | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         offset: int = 0,

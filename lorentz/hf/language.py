@@ -89,7 +89,7 @@ class LorentzForMaskedLM(VocabularyModel):
             attention_mask,
             token_type_ids,
             position_ids,
-            inputs_embeds,
+            inputs_embeds=inputs_embeds,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,

@@ -90,7 +90,9 @@ class LorentzEncoder(_Half):
     ) -> Any:
         """Points of the tokens; the arguments are those of :class:`LorentzModel`."""
         seen, hidden, attentions = self._seen(output_hidden_states, output_attentions)
-        x = self.embeddings(input_ids, inputs_embeds, token_type_ids=token_type_ids, position_ids=position_ids)
+        x = self.embeddings(
+            input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids, position_ids=position_ids
+        )
         padding, mask = split_mask(attention_mask)
         x = self.stack(x, key_padding_mask=padding, attn_mask=mask, seen=seen, need_weights=attentions)
         output = BaseModelOutput(
@@ -130,7 +132,7 @@ class LorentzDecoder(_Half):
         """Points of the tokens, each of which sees those before it and the memory."""
         seen, hidden, attentions = self._seen(output_hidden_states, output_attentions)
         offset = 0 if past_key_values is None else past_key_values.get_seq_length()
-        x = self.embeddings(None, inputs_embeds, offset=offset)
+        x = self.embeddings(inputs_embeds=inputs_embeds, offset=offset)
         padding, mask = split_mask(attention_mask)
         memory_padding, memory_mask = split_mask(memory_mask)
         x = self.stack(
@@ -287,7 +289,13 @@ class LorentzModel(LorentzPreTrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
-                input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **asked
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                position_ids,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
+                **asked,
             )
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)

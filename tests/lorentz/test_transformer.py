@@ -222,7 +222,7 @@ def test_the_flat_limit_is_the_twin(kind: type[nn.Module], norm: str, time_colum
         errors.append((got - want).detach().abs().max().item())
     falls = 10 if time_columns else 100
     assert errors[2] < (2e-2 if time_columns else 1e-6)  # the products of times are 1e8: their rounding is part of it
-    assert errors[0] / errors[1] == pytest.approx(falls, rel=0.1)
+    assert errors[0] / errors[1] == pytest.approx(falls, rel=0.2)
 
 
 @pytest.mark.parametrize("dim", [33, 65, 257])
