@@ -1,12 +1,11 @@
 """Do deep stacks train? Score and gradient norm by layer, for 1 to 16 layers, of the Lorentz model and of its twin.
 
-    python -m benchmarks.lorentz_depth [--steps 150] [--depths 1,2,4,8,16] [--seeds 0]
+    python -m benchmarks.lorentz_depth [--steps 300] [--depths 1,2,4,8,16] [--seeds 0]
 
-Transformers: masked language modelling of ``text/pretraining-classics`` (the valid books, words that occur often, the rest
-"unknown"; the last tenth of the paragraphs is held out), the same steps, batches, optimiser and rate for every row. The
-score is the accuracy on masked words that were held out; beside it stand the share of the most frequent word and, by layer,
-the norm of the gradient at the first and at the last step. Rates are not tuned: this measures that depth trains, and ranks
-no geometry.
+Transformers: masked language modelling of ``text/pretraining-classics`` (the valid books, by characters, the last tenth of
+the text held out), the same steps, batches, optimiser and rate for every row. The score is the accuracy on masked characters
+of the held-out part; beside it stand the share of the most frequent character and, by layer, the norm of the gradient at the
+first and at the last step. Rates are not tuned: this measures that depth trains, and ranks no geometry.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import argparse
 import gzip
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
@@ -27,38 +25,35 @@ from lorentz.hf import LorentzConfig, LorentzForMaskedLM
 
 from .common import row, save
 
-PAD, MASK, UNKNOWN, WORDS = 0, 1, 2, 2000
-LENGTH, BATCH, WIDTH, HEADS = 32, 16, 65, 4
+PAD, MASK, SPECIAL = 0, 1, 2
+LENGTH, BATCH, WIDTH, HEADS = 48, 16, 65, 4
 GEOMETRIES = ("lorentz", "euclidean")
 
 
 @dataclass(frozen=True)
 class Text:
-    """Sequences of word numbers (n, LENGTH)."""
+    """Sequences of character numbers (n, LENGTH)."""
 
     train: Tensor
     held_out: Tensor
+    vocabulary: int
 
     @classmethod
     def load(cls) -> Text:
-        """The valid books, every paragraph cut into sequences."""
+        """The valid books in lower case, anything but letters and common signs a space."""
         path = Path(environ["HYREL_DATA"]) / "text/pretraining-classics/valid.txt.gz"
-        lines = gzip.decompress(path.read_bytes()).decode().lower().splitlines()
-        paragraphs = [words for line in lines if (words := re.findall(r"[a-z']+|[.,;:!?]", line))]
-        cut = len(paragraphs) * 9 // 10
-        common = Counter(word for words in paragraphs[:cut] for word in words).most_common(WORDS - 3)
-        number = {word: i + 3 for i, (word, _) in enumerate(common)}
-
-        def sequences(part: list[list[str]]) -> Tensor:
-            ids = torch.tensor([number.get(word, UNKNOWN) for words in part for word in words])
-            return ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
-
-        return cls(sequences(paragraphs[:cut]), sequences(paragraphs[cut:]))
+        text = re.sub(r"[^a-z.,;:!?'\"-]+", " ", gzip.decompress(path.read_bytes()).decode().lower())
+        characters = sorted(set(text))
+        number = {character: i + SPECIAL for i, character in enumerate(characters)}
+        ids = torch.tensor([number[character] for character in text])
+        ids = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
+        cut = len(ids) * 9 // 10
+        return cls(ids[:cut], ids[cut:], len(characters) + SPECIAL)
 
 
 def masked(ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs with 15 % of the known words masked, and labels that are -100 elsewhere."""
-    chosen = (torch.rand(ids.shape, generator=generator) < 0.15) & (ids != UNKNOWN)
+    """Inputs with 15 % of the characters masked, and labels that are -100 elsewhere."""
+    chosen = torch.rand(ids.shape, generator=generator) < 0.15
     return ids.masked_fill(chosen, MASK), ids.masked_fill(~chosen, -100)
 
 
@@ -71,7 +66,7 @@ def norms(layers: nn.ModuleList) -> list[float]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, ids: Tensor) -> float:
-    """Share of masked words that are predicted."""
+    """Share of masked characters that are predicted."""
     generator, right, count = torch.Generator().manual_seed(0), 0, 0
     for part in ids[:512].split(64):
         inputs, labels = masked(part, generator)
@@ -82,29 +77,28 @@ def accuracy(model: nn.Module, ids: Tensor) -> float:
 
 
 def frequent(text: Text) -> float:
-    """Score of the most frequent known word."""
-    known = text.train[text.train != UNKNOWN]
+    """Score of the most frequent character."""
     _, labels = masked(text.held_out[:512], torch.Generator().manual_seed(0))
-    return float((labels[labels >= 0] == known.mode().values).double().mean())
+    return float((labels[labels >= 0] == text.train.flatten().mode().values).double().mean())
 
 
 def transformer(text: Text, geometry: str, depth: int, steps: int, seed: int) -> dict[str, object]:
     """Train one model; whether all was finite, its score, and the gradient by layer at both ends."""
     torch.manual_seed(seed)
     config = LorentzConfig(
-        vocab_size=WORDS,
+        vocab_size=text.vocabulary,
         hidden_size=WIDTH,
         num_hidden_layers=depth,
         num_attention_heads=HEADS,
         intermediate_size=2 * (WIDTH - 1) + 1,
-        max_position_embeddings=LENGTH,
         type_vocab_size=0,
+        position_embedding_type="rotary",
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         geometry=geometry,
     )
     model = LorentzForMaskedLM(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     warm = max(steps // 10, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warm, (steps - i) / (steps - warm + 1))
@@ -134,7 +128,7 @@ def transformers(depths: list[int], steps: int, seeds: list[int]) -> list[dict[s
     """Result rows of the transformer half."""
     text = Text.load()
     base = frequent(text)
-    rows = [row("masked words: the most frequent word", round(base, 4), "accuracy", n=512)]
+    rows = [row("masked characters: the most frequent one", round(base, 4), "accuracy", n=512)]
     for depth in depths:
         for geometry in GEOMETRIES:
             for seed in seeds:
@@ -145,7 +139,7 @@ def transformers(depths: list[int], steps: int, seeds: list[int]) -> list[dict[s
                 trains = bool(found["finite"]) and found["score"] > base
                 rows.append(
                     row(
-                        f"{what}: held-out masked words",
+                        f"{what}: held-out masked characters",
                         found["score"],
                         "accuracy",
                         n=steps,
@@ -165,7 +159,7 @@ HALVES = {"transformer": transformers}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--depths", default="1,2,4,8,16")
     parser.add_argument("--seeds", default="0")
     options = parser.parse_args()
