@@ -4,7 +4,7 @@ Points are plain tensors ``x = (time, space)`` with ``<x, x>_L = -k``; the curva
 the time axis.
 """
 
-from . import check, geodesics, math, models, optim, tangent, transport
+from . import check, flat, geodesics, math, models, optim, tangent, transport
 from .attention import LorentzMultiheadAttention
 from .cache import LorentzCache
 from .check import check_manifold
@@ -16,10 +16,13 @@ from .heads import FermiDirac, LorentzClassifier
 from .linear import LorentzLinear
 from .manifold import Lorentz
 from .normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
+from .pooling import LorentzPooling
 from .positional import LearnedPositions, SinusoidalPositions, rotary, rotate, shift
 from .rotations import givens, rotation_matrix
 from .sampling import wrapped_normal
 from .sparse import SparseMatrix
+from .stacks import LorentzTransformerDecoder, LorentzTransformerEncoder
+from .transformer import LorentzTransformerDecoderLayer, LorentzTransformerEncoderLayer
 from .transforms import Boost, LorentzTransform, Rotation, boost, boost_matrix, nearest_lorentz, polar
 
 __all__ = [
@@ -39,8 +42,13 @@ __all__ = [
     "LorentzLayerNorm",
     "LorentzLinear",
     "LorentzMultiheadAttention",
+    "LorentzPooling",
     "LorentzRMSNorm",
     "LorentzTransform",
+    "LorentzTransformerDecoder",
+    "LorentzTransformerDecoderLayer",
+    "LorentzTransformerEncoder",
+    "LorentzTransformerEncoderLayer",
     "Rotation",
     "SinusoidalPositions",
     "SparseMatrix",
@@ -48,6 +56,7 @@ __all__ = [
     "boost_matrix",
     "check",
     "check_manifold",
+    "flat",
     "geodesics",
     "givens",
     "math",

@@ -89,7 +89,8 @@ class Curvature(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """What ``state_dict()`` holds besides ``rho``: the tensor (k0, k)."""
-        return torch.stack([self.k0, self.k.detach().to(self.k0.device)])
+        k = self.k.detach()
+        return torch.stack([self.k0, self.k0 if k.is_meta else k.to(self.k0.device)])
 
     @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:

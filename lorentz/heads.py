@@ -15,7 +15,7 @@ from .manifold import Lorentz
 
 __all__ = ["KINDS", "FermiDirac", "LorentzClassifier"]
 
-KINDS = ("prototype", "mlr")
+KINDS = ("prototype", "relative", "mlr")
 
 
 def _arsinh_of_scaled_sinh(c: Tensor, g: Tensor) -> Tensor:
@@ -34,6 +34,11 @@ class LorentzClassifier(nn.Module):
 
     ``"prototype"``
         :math:`-d_L^2(x, p_c) + b_c`, the squared Lorentzian distance to a learned point.
+    ``"relative"``
+        :math:`d_L^2(x, o) - d_L^2(x, p_c) + b_c`, by how much the point is nearer than the origin o: the same classes and
+        the same softmax, without what ``"prototype"`` adds to all classes alike, which grows with the radius of x and with
+        k. For k to infinity it is :math:`2 p_c \cdot x_s - |p_c|^2 + b_c`. With the weight of an embedding it is the output
+        layer of a language model.
     ``"mlr"``
         Multinomial logistic regression with an offset a and a normal z for each class,
         :math:`\sqrt k |z| \operatorname{arsinh}\frac{\cosh(a/\sqrt k)\, z \cdot x_s - \sinh(a/\sqrt k)\,|z| x_0}
@@ -90,7 +95,7 @@ class LorentzClassifier(nn.Module):
         self.reset_parameters()
 
     def _tag(self) -> None:
-        if self.kind == "prototype":
+        if self.kind != "mlr":
             self.weight.manifold = self.manifold  # type: ignore[attr-defined]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -115,16 +120,17 @@ class LorentzClassifier(nn.Module):
                 f"LorentzClassifier expects points of {self.dim} coordinates, time first, and got {x.shape[-1]}. "
                 f"Euclidean features of size {self.dim - 1} become points by manifold.lift(features)."
             )
-        logits = self._prototype(x) if self.kind == "prototype" else self._regression(x)
+        logits = self._regression(x) if self.kind == "mlr" else self._distance(x)
         return logits.to(x.dtype)
 
-    def _prototype(self, x: Tensor) -> Tensor:
+    def _distance(self, x: Tensor) -> Tensor:
         low = x.dtype in (torch.bfloat16, torch.float16)
         space, weight = (t.float() if low else t for t in (math.space_of(x), self.weight))
         k = self.manifold.k.to(space)
         s, p = math.lift(space, k=k), math.lift(weight, k=k)
-        inner = F.linear(torch.cat([-s[..., :1], s[..., 1:]], -1), p)
-        logits = 2 * k + 2 * inner
+        relative = self.kind == "relative"
+        inner = F.linear(torch.cat([-s[..., :1], s[..., 1:]], -1), math.from_origin(p, k=k) if relative else p)
+        logits = 2 * inner if relative else 2 * k + 2 * inner
         return logits if self.bias is None else logits + self.bias
 
     def _regression(self, x: Tensor) -> Tensor:

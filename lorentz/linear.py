@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import math
-from .fused import bounded_linear, free_linear
+from .fused import bounded_linear, free_linear, fused_lift
 from .manifold import Lorentz
 
 __all__ = ["VARIANTS", "LorentzLinear"]
@@ -45,6 +45,10 @@ class LorentzLinear(nn.Module):
     activation : callable on the space part of the *input*, before the matrix, or None
     dropout : float in [0, 1), on the space part of the input, after the activation
     scale : float, > 0, initial :math:`\lambda` (learned as its logarithm); not used by ``"unbounded"``
+    centred : bool. :math:`z = W (h - o) + b` with o the origin: the same maps, but b is what the origin becomes, and the
+        time column, which starts at 0, multiplies :math:`\sqrt{k + |h_s|^2} - \sqrt k`. At first the space coordinates are
+        those of ``nn.Linear``, and for large k they stay so; without it, a step of an optimiser on the time column moves
+        them by :math:`\sqrt k` times its size.
 
     Attributes
     ----------
@@ -75,6 +79,7 @@ class LorentzLinear(nn.Module):
         activation: Callable[[Tensor], Tensor] | None = None,
         dropout: float = 0.0,
         scale: float = 10.0,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(manifold, Lorentz) or not isinstance(manifold_out, Lorentz | None):
@@ -95,7 +100,7 @@ class LorentzLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.manifold = manifold
         self.manifold_out = manifold if manifold_out is None else manifold_out
-        self.variant, self.activation, self.dropout = variant, activation, dropout
+        self.variant, self.activation, self.dropout, self.centred = variant, activation, dropout, centred
         rows = out_features - (variant == "unbounded")
         self.weight = nn.Parameter(torch.empty(rows, in_features))
         self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
@@ -103,9 +108,12 @@ class LorentzLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ``+-1 / sqrt(in_features)``, the variance of ``nn.Linear``; bias 0."""
-        bound = self.in_features**-0.5
+        """Uniform in ``+-1 / sqrt(in_features)``, the variance of ``nn.Linear``; bias 0, and a centred time column."""
+        bound = (self.in_features - self.centred) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
+        if self.centred:
+            with torch.no_grad():
+                self.weight[:, 0] = 0
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -113,7 +121,7 @@ class LorentzLinear(nn.Module):
         """Sizes and variant, shown by ``print``."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
-            f"variant={self.variant!r}"
+            f"variant={self.variant!r}" + (", centred=True" if self.centred else "")
         )
 
     def forward(
@@ -152,24 +160,34 @@ class LorentzLinear(nn.Module):
             return x
         space = math.space_of(x)
         space = space if self.activation is None else self.activation(space)
-        return math.lift(F.dropout(space, self.dropout, self.training), k=self.manifold.k)
+        return fused_lift(F.dropout(space, self.dropout, self.training), k=self.manifold.k)
 
     def _fits(self, h: Tensor) -> bool:
         """Whether the fused functions serve: one dtype of at least float32, no autocast."""
         wide = h.dtype == self.weight.dtype and h.dtype in (torch.float32, torch.float64)
         return wide and not torch.is_autocast_enabled(h.device.type)
 
+    def _constant(self) -> Tensor | None:
+        """What is added to ``W h``."""
+        if not self.centred:
+            return self.bias
+        origin = -self.manifold.k.sqrt().to(self.weight) * self.weight[:, 0]
+        return origin if self.bias is None else self.bias + origin
+
     def _fused(self, h: Tensor, addend: Tensor | None) -> Tensor:
         k = self.manifold_out.k.to(h)
         if self.log_scale is None:
-            return free_linear(h, self.weight, self.bias, addend=addend, k=k)
+            return free_linear(h, self.weight, self._constant(), addend=addend, k=k)
         of_time = self.variant == "sigmoid_time"
         scale = self.log_scale.exp()
-        return bounded_linear(h, self.weight, self.bias, addend=addend, scale=scale, k=k, of_time=of_time)
+        return bounded_linear(h, self.weight, self._constant(), addend=addend, scale=scale, k=k, of_time=of_time)
 
     def _plain(self, h: Tensor, addend: Tensor | None) -> Tensor:
         """Pre-activation z; the stored time is not trusted."""
-        z = F.linear(math.lift(math.space_of(h), k=self.manifold.k), self.weight, self.bias).to(h.dtype)
+        point = math.lift(math.space_of(h), k=self.manifold.k)
+        if self.centred:
+            point = math.from_origin(point, k=self.manifold.k)
+        z = F.linear(point, self.weight, self.bias).to(h.dtype)
         if addend is None:
             return z
         return z + (addend if self.log_scale is None else F.pad(addend, (1, 0)))

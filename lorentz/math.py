@@ -44,6 +44,7 @@ __all__ = [
     "dist2",
     "expmap",
     "expmap0",
+    "from_origin",
     "lift",
     "logmap",
     "logmap0",
@@ -75,6 +76,18 @@ def lift(space: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Ten
     s = at_least_float32(space)
     time = (scalar(k, s) + total(s * s, dim)).sqrt()
     return torch.cat([time.to(space.dtype), space], dim)
+
+
+def from_origin(x: Float[Tensor, "..."], *, k: K = 1.0, dim: int = -1) -> Float[Tensor, "..."]:
+    r"""Ambient vector from the origin to a point, :math:`x - o = (|s|^2 / (\sqrt{k + |s|^2} + \sqrt k),\; s)`.
+
+    Shape (..., d) to (..., d). Its first entry, the time above that of the origin, does not cancel for large k, where it
+    tends to :math:`|s|^2 / (2 \sqrt k)`.
+    """
+    s = at_least_float32(space_of(x, dim=dim))
+    squared, kk = total(s * s, dim), scalar(k, s)
+    above = squared / ((kk + squared).sqrt() + kk.sqrt())
+    return torch.cat([above.to(x.dtype), space_of(x, dim=dim)], dim)
 
 
 def minkowski(

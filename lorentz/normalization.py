@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import math
+from .fused import fused_lift
 from .manifold import Lorentz
 from .transport import transport_to_origin
 
@@ -65,7 +66,7 @@ class LorentzLayerNorm(_Norm):
         """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
         _check_size("LorentzLayerNorm", x, self.dim)
         space = F.layer_norm(math.space_of(x), (self.dim - 1,), self.weight, self.bias, self.eps)
-        return self.manifold.lift(space.to(x.dtype))
+        return fused_lift(space.to(x.dtype), k=self.manifold.k)
 
 
 class LorentzRMSNorm(_Norm):
@@ -92,7 +93,7 @@ class LorentzRMSNorm(_Norm):
         """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
         _check_size("LorentzRMSNorm", x, self.dim)
         space = F.rms_norm(math.space_of(x), (self.dim - 1,), self.weight, self.eps)
-        return self.manifold.lift(space.to(x.dtype))
+        return fused_lift(space.to(x.dtype), k=self.manifold.k)
 
 
 class LorentzBatchNorm(_Norm):

@@ -25,8 +25,13 @@ from lorentz import (
     LorentzLayerNorm,
     LorentzLinear,
     LorentzMultiheadAttention,
+    LorentzPooling,
     LorentzRMSNorm,
     LorentzTransform,
+    LorentzTransformerDecoder,
+    LorentzTransformerDecoderLayer,
+    LorentzTransformerEncoder,
+    LorentzTransformerEncoderLayer,
     Rotation,
     SinusoidalPositions,
 )
@@ -132,6 +137,7 @@ class Case:
     random : whether two calls differ
     per_row : whether a row of the batch is treated as if it were alone
     sized : whether the layer knows the size of its points
+    layers : how many layers it is made of, each of which rounds
     exports_onnx : whether ONNX has operators for it; `because` says why not
     """
 
@@ -144,6 +150,7 @@ class Case:
     random: bool = False
     per_row: bool = True
     sized: bool = True
+    layers: int = 1
     exports_onnx: bool = True
     because: str = ""
 
@@ -196,6 +203,7 @@ class Case:
 
 _LINEAR: dict[str, dict[str, Any]] = {
     "no-bias": {"bias": False},
+    "centred": {"centred": True},
     "activation": {"activation": torch.tanh},
     "dropout": {"dropout": 0.3},
     "addend": {},
@@ -244,6 +252,18 @@ def _graph(layer: type[nn.Module], *sizes: int, **options: Any) -> Callable[[Lor
     return lambda manifold, dim: layer(dim, *sizes, manifold=manifold, **options)
 
 
+def _encoder(**options: Any) -> Callable[[Lorentz, int], nn.Module]:
+    return lambda manifold, dim: LorentzTransformerEncoderLayer(dim, 2, 7, manifold=manifold, **options)
+
+
+def _decoder(**options: Any) -> Callable[[Lorentz, int], nn.Module]:
+    return lambda manifold, dim: LorentzTransformerDecoderLayer(dim, 2, 7, manifold=manifold, **options)
+
+
+def _stack(kind: type[nn.Module]) -> Callable[[Lorentz, int], nn.Module]:
+    return lambda manifold, dim: kind(2, dim, 2, 7, manifold=manifold)
+
+
 _TOKENS = Points((3,))
 _QUERY = {"query": _TOKENS}
 _BIAS = torch.linspace(-1, 1, 18, dtype=torch.float64).view(2, 3, 3)  # for each head, query and key
@@ -251,6 +271,9 @@ _EDGES = Constant(torch.tensor([[1, 2, 3, 4, 1, 4], [2, 1, 2, 3, 4, 4]]))  # one
 _WEIGHTS = Constant(torch.tensor([0.5, 1.0, 2.0, 0.3, 1.5, 1.0], dtype=torch.float64))
 _NODES = {"x": Points((5,)), "edge_index": _EDGES}
 _CROSS = {"query": _TOKENS, "key": Points((2,)), "value": Points((2,)), "addend": Space(DIM - 1, (3,))}
+
+_PADDED = {"x": _TOKENS, "key_padding_mask": Mask(3)}
+_MEMORY = {"x": _TOKENS, "memory": Points((2,))}
 
 CASES: tuple[Case, ...] = (
     *(_linear(variant, name) for variant in VARIANTS for name in ("", *_LINEAR)),
@@ -260,6 +283,7 @@ CASES: tuple[Case, ...] = (
     Case("LorentzMultiheadAttention-rotary", _attention(rotary_base=100.0), _QUERY, {"is_causal": True}),
     Case("LorentzMultiheadAttention-padding", _attention(bias=False), {**_QUERY, "key_padding_mask": Mask(3)}),
     Case("LorentzMultiheadAttention-mask", _attention(), {**_QUERY, "attn_mask": Constant(_BIAS)}),
+    Case("LorentzMultiheadAttention-centred", _attention(centred=True), _QUERY),
     Case("LorentzMultiheadAttention-dropout", _attention(dropout=0.3), _QUERY, random=True),
     Case("LorentzGraphConv", _graph(LorentzGraphConv, WIDTH), _NODES),
     Case("LorentzGraphConv-row", _graph(LorentzGraphConv, WIDTH, normalisation="row", self_loops=False), _NODES),
@@ -310,6 +334,11 @@ CASES: tuple[Case, ...] = (
         returns_points=False,
     ),
     Case(
+        "LorentzClassifier-relative",
+        lambda manifold, dim: LorentzClassifier(dim, WIDTH, manifold=manifold, kind="relative"),
+        returns_points=False,
+    ),
+    Case(
         "LorentzClassifier-mlr",
         lambda manifold, dim: LorentzClassifier(dim, WIDTH, manifold=manifold, kind="mlr"),
         returns_points=False,
@@ -336,4 +365,18 @@ CASES: tuple[Case, ...] = (
         "LorentzTransform-frozen-boost_first",
         lambda manifold, dim: LorentzTransform(dim, manifold=manifold, order="boost_first").freeze(),
     ),
+    Case("LorentzTransformerEncoderLayer", _encoder(), _PADDED, layers=4),
+    Case("LorentzTransformerEncoderLayer-post", _encoder(norm="post"), {"x": _TOKENS}, {"is_causal": True}, layers=4),
+    Case("LorentzTransformerEncoderLayer-none", _encoder(norm="none", variant="paper"), {"x": _TOKENS}, layers=3),
+    Case(
+        "LorentzTransformerEncoderLayer-dropout",
+        _encoder(dropout=0.3, attention_dropout=0.3, bias=False),
+        {"x": _TOKENS},
+        random=True,
+    ),
+    Case("LorentzTransformerDecoderLayer", _decoder(), _MEMORY, layers=6),
+    Case("LorentzTransformerDecoderLayer-post", _decoder(norm="post"), _MEMORY, layers=6),
+    Case("LorentzTransformerEncoder", _stack(LorentzTransformerEncoder), {"x": _TOKENS}, layers=9),
+    Case("LorentzTransformerDecoder", _stack(LorentzTransformerDecoder), _MEMORY, layers=13),
+    Case("LorentzPooling", lambda manifold, _: LorentzPooling(manifold=manifold), _PADDED, sized=False),
 )

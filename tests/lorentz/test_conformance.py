@@ -120,7 +120,7 @@ def test_the_result_has_the_dtype_of_the_input_and_its_digits(case: Case, precis
     if not case.random:  # else float64 draws other numbers
         eps = torch.finfo(torch.bfloat16 if precision == "autocast" else dtype).eps
         size = want.abs().amax(-1, keepdim=True) if case.returns_points else want.abs().max()
-        assert ((y.double() - want).abs() / size).max() <= 4 * eps
+        assert ((y.double() - want).abs() / size).max() <= 4 * eps * case.layers
 
 
 @every
@@ -188,8 +188,8 @@ def test_a_copy_is_independent(case: Case) -> None:
     before = case.call(layer, inputs).detach()
     other = copy.deepcopy(layer)
     assert torch.equal(case.call(other, inputs), before)
-    shared = {p.data_ptr() for p in layer.state_dict().values()} & {p.data_ptr() for p in other.state_dict().values()}
-    assert not shared
+    mine, theirs = ([*module.state_dict().values()] for module in (layer, other))  # held: freed memory is used again
+    assert not {p.data_ptr() for p in mine} & {p.data_ptr() for p in theirs}
     for parameter in other.parameters():
         assert getattr(parameter, "manifold", None) in (None, getattr(other, "manifold", None))
         parameter.data += 1

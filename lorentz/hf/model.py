@@ -1,0 +1,329 @@
+"""The backbone: token points, encoder and decoder, written once for both geometries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, Seq2SeqModelOutput
+
+from ..attention_base import DistanceAttention
+from ..flat import Euclidean, EuclideanClassifier, EuclideanLinear
+from ..geometry import geometry_of
+from ..heads import LorentzClassifier
+from ..linear import LorentzLinear
+from ..manifold import Lorentz
+from ..normalization import LorentzLayerNorm
+from ..positional import LearnedPositions
+from ..stacks import LorentzTransformerDecoder, LorentzTransformerEncoder
+from .cache import layer_caches, new_cache
+from .configuration import LorentzConfig
+from .embedding import TokenEmbedding
+from .masks import split_mask
+
+__all__ = ["LorentzDecoder", "LorentzEncoder", "LorentzModel", "LorentzPreTrainedModel"]
+
+
+def _stack(config: LorentzConfig) -> dict[str, Any]:
+    """Options of the layers."""
+    return {
+        "norm": config.norm,
+        "eps": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        "activation": ACT2FN[config.hidden_act],
+        "variant": config.linear_variant,
+        "rotary_base": 10000.0 if config.position_embedding_type == "rotary" else None,
+    }
+
+
+def finish(output: Any, return_dict: bool | None, config: LorentzConfig) -> Any:
+    """The output, or a tuple of what it holds."""
+    wanted = config.return_dict if return_dict is None else return_dict
+    return output if wanted else output.to_tuple()
+
+
+class _Half(nn.Module):
+    """What encoder and decoder share: the tensors that transformers users ask for."""
+
+    config: LorentzConfig
+
+    def _seen(self, hidden: bool | None, attentions: bool | None) -> tuple[dict[str, list[Tensor]] | None, bool, bool]:
+        hidden = bool(self.config.output_hidden_states if hidden is None else hidden)
+        attentions = bool(self.config.output_attentions if attentions is None else attentions)
+        seen: dict[str, list[Tensor]] = {"hidden_states": [], "attentions": [], "cross_attentions": []}
+        return (seen if hidden or attentions else None), hidden, attentions
+
+
+class LorentzEncoder(_Half):
+    """Token points and encoder layers."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: LorentzConfig, manifold: Lorentz | Euclidean) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TokenEmbedding(config, manifold, tokens=True)
+        self.stack = LorentzTransformerEncoder(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            manifold=manifold,
+            **_stack(config),
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Points of the tokens; the arguments are those of :class:`LorentzModel`."""
+        seen, hidden, attentions = self._seen(output_hidden_states, output_attentions)
+        x = self.embeddings(
+            input_ids, inputs_embeds=inputs_embeds, token_type_ids=token_type_ids, position_ids=position_ids
+        )
+        padding, mask = split_mask(attention_mask)
+        x = self.stack(x, key_padding_mask=padding, attn_mask=mask, seen=seen, need_weights=attentions)
+        output = BaseModelOutput(
+            last_hidden_state=x,
+            hidden_states=tuple(seen["hidden_states"]) if seen and hidden else None,
+            attentions=tuple(seen["attentions"]) if seen and attentions else None,
+        )
+        return finish(output, return_dict, self.config)
+
+
+class LorentzDecoder(_Half):
+    """Decoder layers; the token points are those of the encoder."""
+
+    def __init__(self, config: LorentzConfig, manifold: Lorentz | Euclidean) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TokenEmbedding(config, manifold, tokens=False)
+        self.stack = LorentzTransformerDecoder(
+            config.num_decoder_layers or config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            manifold=manifold,
+            **_stack(config),
+        )
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        memory: Tensor,
+        attention_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> Any:
+        """Points of the tokens, each of which sees those before it and the memory."""
+        seen, hidden, attentions = self._seen(output_hidden_states, output_attentions)
+        offset = 0 if past_key_values is None else past_key_values.get_seq_length()
+        x = self.embeddings(inputs_embeds=inputs_embeds, offset=offset)
+        padding, mask = split_mask(attention_mask)
+        memory_padding, memory_mask = split_mask(memory_mask)
+        x = self.stack(
+            x,
+            memory,
+            key_padding_mask=padding,
+            attn_mask=mask,
+            memory_padding_mask=memory_padding,
+            memory_mask=memory_mask,
+            caches=None if past_key_values is None else layer_caches(past_key_values, self.stack.num_layers),
+            seen=seen,
+            need_weights=attentions,
+        )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=x,
+            past_key_values=past_key_values,
+            hidden_states=tuple(seen["hidden_states"]) if seen and hidden else None,
+            attentions=tuple(seen["attentions"]) if seen and attentions else None,
+            cross_attentions=tuple(seen["cross_attentions"]) if seen and attentions else None,
+        )
+
+
+class LorentzPreTrainedModel(PreTrainedModel):
+    """What all Lorentz models of this family share: initial values, tied tensors, and one curvature in a checkpoint.
+
+    A checkpoint names k and a learned ``rho`` once, at ``manifold``, however many layers share them.
+    """
+
+    config: LorentzConfig
+    config_class = LorentzConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LorentzTransformerEncoderLayer", "LorentzTransformerDecoderLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _keys_to_ignore_on_load_missing = [r"_extra_state$"]  # noqa: RUF012
+
+    def post_init(self) -> None:
+        """Initial values, ties, and what a checkpoint leaves out."""
+        super().post_init()
+        shared = [name for name in self._curvatures() if not name.startswith(self._home)]
+        self._keys_to_ignore_on_save = set(shared)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights; a learned curvature is float64 whatever they are."""
+        return next(p.dtype for name, p in self.named_parameters() if not name.endswith("rho"))
+
+    @property
+    def _home(self) -> str:
+        return "manifold." if isinstance(self, LorentzModel) else f"{self.base_model_prefix}.manifold."
+
+    def _curvatures(self) -> list[str]:
+        """Names of the state of the manifold, one set for each layer that has it."""
+        names = []
+        for path, module in self.named_modules(remove_duplicate=False):
+            if isinstance(module, Lorentz):
+                names += [f"{path}._extra_state"] + ([f"{path}.rho"] if module.learnable else [])
+        return names
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """The ties that transformers knows, and those of a learned curvature."""
+        tied: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
+        others = [name for name in self._curvatures() if name.endswith("rho") and not name.startswith(self._home)]
+        return {**tied, **{name: f"{self._home}rho" for name in others}}
+
+    def tie_weights(self, *args: Any, **options: Any) -> None:
+        """Tie, and mark the parameters that are points again: a loaded tensor has lost its marks."""
+        super().tie_weights(*args, **options)
+        for module in self.modules():
+            tag = getattr(module, "_tag", None)
+            if tag is not None:
+                tag()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        fresh = not getattr(getattr(module, "weight", None), "_is_hf_initialized", False)
+        if isinstance(module, LorentzLinear | EuclideanLinear | LorentzClassifier | EuclideanClassifier):
+            if fresh:
+                module.reset_parameters()
+        elif isinstance(module, nn.Embedding | LearnedPositions):
+            init.normal_(module.weight, 0.0, self.config.initializer_range)
+            padding: Any = getattr(module, "padding_idx", None)
+            if fresh and padding is not None:
+                module.weight[padding] = 0
+        elif isinstance(module, LorentzLayerNorm | nn.LayerNorm):
+            init.ones_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, DistanceAttention):
+            module.reset_parameters()
+        elif isinstance(module, Lorentz) and module.rho is not None:
+            init.zeros_(module.rho)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of token points, space coordinates (vocab_size, hidden_size - 1)."""
+        base: Any = self.base_model
+        table: nn.Module = base.encoder.embeddings.word
+        return table
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another table."""
+        base: Any = self.base_model
+        base.encoder.embeddings.word = value
+
+
+class LorentzModel(LorentzPreTrainedModel):
+    """Encoder, or encoder and decoder if ``config.is_encoder_decoder``, that returns points.
+
+    Examples
+    --------
+    >>> model = LorentzModel(LorentzConfig(vocab_size=50, hidden_size=17, num_hidden_layers=1))
+    >>> model(torch.tensor([[5, 6, 7]])).last_hidden_state.shape
+    torch.Size([1, 3, 17])
+    """
+
+    def __init__(self, config: LorentzConfig) -> None:
+        super().__init__(config)
+        self.manifold = config.manifold()
+        self.encoder = LorentzEncoder(config, self.manifold)
+        self.decoder = LorentzDecoder(config, self.manifold) if config.is_encoder_decoder else None
+        self.geometry = geometry_of(self.manifold)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Points (batch, length, hidden_size), on the hyperboloid, as a ``BaseModelOutput`` or ``Seq2SeqModelOutput``.
+
+        Parameters
+        ----------
+        input_ids, token_type_ids, position_ids : int, shape (batch, length)
+        attention_mask : shape (batch, length), not 0 is a token; or (batch, length, length) or (batch, heads, length,
+            length), bool, 0 and 1, or additive floats
+        inputs_embeds : space coordinates (batch, length, hidden_size - 1), in place of `input_ids`
+        decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, past_key_values, use_cache : as
+            in transformers, for an encoder-decoder
+        output_attentions, output_hidden_states, return_dict : as in transformers
+        """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                position_ids,
+                inputs_embeds=inputs_embeds,
+                return_dict=True,
+                **asked,
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        if self.decoder is None:
+            if decoder_input_ids is not None or decoder_inputs_embeds is not None:
+                raise ValueError("this model has no decoder: set is_encoder_decoder=True in its configuration")
+            return finish(encoder_outputs, return_dict, self.config)
+        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
+            raise ValueError("give decoder_input_ids or decoder_inputs_embeds, one of them")
+        if decoder_inputs_embeds is None:
+            decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
+        caching = self.config.use_cache and not torch.is_grad_enabled() if use_cache is None else use_cache
+        decoded = self.decoder(
+            decoder_inputs_embeds,
+            encoder_outputs.last_hidden_state,
+            attention_mask=decoder_attention_mask,
+            memory_mask=attention_mask,
+            past_key_values=(new_cache() if past_key_values is None else past_key_values) if caching else None,
+            **asked,
+        )
+        output = Seq2SeqModelOutput(
+            last_hidden_state=decoded.last_hidden_state,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+        return finish(output, return_dict, self.config)
