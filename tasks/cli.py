@@ -137,6 +137,8 @@ def _plot(options: argparse.Namespace, rest: list[str]) -> None:
     from .plot import plot
 
     require("--nodes", options.nodes, at_least=1)
+    if options.out and len(options.folders) > 1:
+        raise UsageError("--out names the folder of one run's picture; plot several runs in separate calls")
     for folder in options.folders:
         _out(plot(folder, out=options.out, nodes=options.nodes, data_dir=options.data_dir))
 

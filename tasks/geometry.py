@@ -181,6 +181,8 @@ def delta_hyperbolicity(
         drawn = rng.integers(n, size=(quadruples, 4))
         ordered = np.sort(drawn, axis=1)
         drawn = drawn[(ordered[:, 1:] != ordered[:, :-1]).all(axis=1)]
+        if not len(drawn):  # few were asked for, and each drew a node twice
+            drawn = rng.choice(n, size=(1, 4), replace=False)
     deltas = _quadruple_deltas(distance, drawn)
     return Delta(float(deltas.max()), float(deltas.mean()), diameter, len(drawn), points, exact=exact)
 

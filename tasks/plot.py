@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from .data.hierarchy import Hierarchy
-from .errors import UsageError
-from .folder import RunFolder, atomic_write
+from .errors import RunError, UsageError
+from .folder import RunFolder, atomic_write, explain_os_error
 from .report.disk import draw_disk
 from .report.html import Report
 from .report.projection import DiskView, hyperbolic_distance, to_disk
@@ -35,8 +34,9 @@ def plot(folder: Path, *, out: Path | None = None, nodes: int = 400, data_dir: s
     Raises
     ------
     UsageError : no finished run of the task hierarchy, or one in a geometry that has no disk.
+    RunError : damaged weights, or a folder that cannot be written.
     """
-    data, space, k = _load(folder, data_dir)
+    data, space, k = _load(Path(folder), data_dir)
     chosen, edges = _chosen(data, nodes)
     view = to_disk(space[chosen], k=k)
     error, pairs = distortion(data, space, k=k)
@@ -45,7 +45,10 @@ def plot(folder: Path, *, out: Path | None = None, nodes: int = 400, data_dir: s
     labels = {i: data.nodes[chosen[i]] for i in range(min(_LABELS, len(chosen)))}
     svg = draw_disk(view.points, edges=edges, labels=labels, depth=depth.tolist(), title=title, note=_note(view, space))
     place = Path(folder if out is None else out)
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(explain_os_error(error, place)) from None
     atomic_write(place / "disk.svg", svg)
     report = Report(title, f"run {folder}, H^{space.shape[1]} with k = {k:g}")
     section = report.section("Poincaré disk", "Lines are geodesics between a node and its direct ancestors.")
@@ -66,22 +69,35 @@ def _load(folder: Path, data_dir: str | Path | None) -> tuple[Hierarchy, NDArray
     config = run.config()
     if config["task"] != "hierarchy":
         raise UsageError(f"{folder} is a run of task {config['task']!r}; hyrel plot draws runs of 'hierarchy'")
-    model: dict[str, Any] = config["model"]
-    if model["geometry"] != "lorentz":
+    from .api import configure
+
+    settings = configure("hierarchy", overrides={key: value for key, value in config.items() if key != "task"})
+    model = settings.model
+    if model.geometry != "lorentz":
         raise UsageError(
-            f"{folder} is a run in {model['geometry']} space, which has no disk; plot one of geometry lorentz"
+            f"{folder} is a run in {model.geometry} space, which has no disk; plot one of geometry lorentz"
         )
     if not run.finished:
         raise UsageError(f"{folder} is not finished; go on with: hyrel resume {folder}")
-    from safetensors.numpy import load_file
-
     from .data.load import load
 
-    data = load(config["data"], data_dir)
+    data = load(settings.data, data_dir)
     if data.sha256 != run.result()["data"]["sha256"]:
         raise UsageError(f"the data of {data.name} has changed since {folder} was trained")
-    space = load_file(run.path / "model.safetensors")["points.weight"].astype(np.float64)
-    return data, space, float(model["k"])
+    return data, _points(run.path / "model.safetensors", (data.num_nodes, model.dim - 1)), float(model.k)
+
+
+def _points(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        space = load_file(path)["points.weight"].astype(np.float64)
+    except (OSError, KeyError, SafetensorError):
+        raise RunError(f"{path} is missing or damaged; delete result.json beside it and resume the run") from None
+    if space.shape != shape or not np.isfinite(space).all():
+        raise RunError(f"{path} holds points {space.shape}, expected finite ones {shape}: it is of another run")
+    return space
 
 
 def _chosen(data: Hierarchy, count: int) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:

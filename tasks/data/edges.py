@@ -82,7 +82,10 @@ def parse_edge_file(text: str, where: str) -> EdgeList:
         if separator is None:
             cells = line.split()
         else:
-            cells = next(csv.reader([line], delimiter=separator)) if separator == "," else line.split(separator)
+            try:
+                cells = next(csv.reader([line], delimiter=separator)) if separator == "," else line.split(separator)
+            except csv.Error as error:
+                raise UsageError(f"{where}, line {number}: {error}: {line[:80]!r}") from None
         cells = [cell.strip() for cell in cells]
         if len(cells) not in (2, 3) or (rows and len(cells) != len(rows[0])) or not all(cells):
             expected = (

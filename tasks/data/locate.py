@@ -42,11 +42,9 @@ def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:
     UsageError : an unknown name, or a set that is not there; says the folders, the files and their origin.
     """
     if name not in DATA:
-        hint = (
-            f"To read the folder of that name, write ./{name}."
-            if Path(name).is_dir()
-            else "A path to a folder works too."
-        )
+        kind = "folder" if Path(name).is_dir() else "file" if Path(name).is_file() else None
+        there = name and kind
+        hint = f"To read the {kind} of that name, write ./{name}." if there else "A path to a folder works too."
         raise UsageError(f"unknown data set {name!r}. {did_you_mean(name, [*EMBEDDED, *DATA])} {hint}")
     entry = DATA[name]
     searched = [folder / entry.folder for folder in candidates(data_dir)]

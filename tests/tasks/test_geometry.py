@@ -127,10 +127,19 @@ def test_edge_files_of_every_form(tmp_path: Path) -> None:
         parse_edge_file("a\tb\na\tb\tc\n", "x")
     with pytest.raises(UsageError, match="holds no edge"):
         parse_edge_file("\n", "x")
+    with pytest.raises(UsageError, match=r"line 2: field larger than field limit"):
+        parse_edge_file(f"a,b\na,{'b' * 200_000}\n", "x")
+
+
+def test_however_few_quadruples_are_asked_for_one_is_seen() -> None:
+    edges, size = edges_of(nx.grid_2d_graph(3, 3))
+    for seed in range(20):  # four of four nodes drawn at random are different in one of ten draws
+        found = delta_hyperbolicity(edges, size, quadruples=1, sources=4, seed=seed)
+        assert found.quadruples == 1 and found.worst == found.mean and not found.exact
 
 
 def test_the_command_on_graphs_hierarchies_and_mistakes(
-    small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["geometry", str(small_graph)]) == 0
     out = capsys.readouterr().out
@@ -142,6 +151,13 @@ def test_the_command_on_graphs_hierarchies_and_mistakes(
     assert "Did you mean 'taxonomy'?" in capsys.readouterr().err
     assert main(["geometry", str(tmp_path / "none.csv")]) == 2
     assert main(["geometry", "taxonomy", "--sources", "1"]) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.tsv").write_text("a\tb\n")
+    capsys.readouterr()
+    assert main(["geometry", "own.tsv"]) == 2
+    assert "To read the file of that name, write ./own.tsv." in capsys.readouterr().err
+    assert main(["geometry", ""]) == 2
+    assert "write ./" not in capsys.readouterr().err
 
 
 def test_wordnet_mammals_are_nearly_a_tree(data_dir: Path) -> None:

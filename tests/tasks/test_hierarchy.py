@@ -306,6 +306,50 @@ def test_the_picture_and_its_distortion(tmp_path: Path, capsys: pytest.CaptureFi
     assert "has no disk" in capsys.readouterr().err
 
 
+@pytest.fixture
+def plotted(tmp_path: Path) -> Path:
+    (tmp_path / "h.tsv").write_text("b\ta\nc\ta\nd\tb\n")
+    common = {"data": str(tmp_path / "h.tsv"), "quiet": True, "train": {"epochs": 1, "eval_every": 1}}
+    return tasks.run("hierarchy", out=tmp_path / "run", model={"dim": 3}, **common).folder
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "code", "message"),
+    [
+        ("model.safetensors", b"", None, 1, "is missing or damaged"),
+        ("model.safetensors", b"{", b"[", 1, "is missing or damaged"),
+        ("config.yaml", b"model:", b"modell:", 2, "Did you mean 'model"),
+        ("config.yaml", b"k: 1.0", b"k: -1.0", 2, "--model.k must be a finite number above 0"),
+        ("config.yaml", b"dim: 3", b"dim: 7", 1, "expected finite ones (4, 6)"),
+    ],
+)
+def test_a_damaged_run_is_not_drawn(
+    name: str,
+    old: bytes,
+    new: bytes | None,
+    code: int,
+    message: str,
+    plotted: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = plotted / name
+    if new is None:
+        file.unlink()
+    else:
+        assert old in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(old, new, 1))
+    assert main(["plot", str(plotted)]) == code
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1 and not (plotted / "disk.svg").exists()
+
+
+def test_one_out_is_not_for_two_pictures(plotted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", str(plotted), str(plotted), "--out", str(tmp_path / "p")]) == 2
+    assert "in separate calls" in capsys.readouterr().err and not (tmp_path / "p").exists()
+    assert main(["plot", str(plotted), "--out", str(tmp_path / "h.tsv")]) == 1
+    assert "a file of that name is in the way" in capsys.readouterr().err
+
+
 def test_distortion_is_zero_for_a_star_and_the_least_mean_else() -> None:
     star = hierarchy_from_edges("star", [("a", "r"), ("b", "r"), ("c", "r"), ("d", "r")])
     far = 2000.0  # in the limit, leaves of a star in orthogonal directions are two radii apart
