@@ -153,7 +153,7 @@ def test_any_batch_rank_copies_and_errors(kind: str) -> None:
     other.load_state_dict(head.state_dict())
     for made in (copy.deepcopy(head), pickle.loads(pickle.dumps(head)), other):
         assert torch.equal(made(x), want)
-        if kind == "prototype":
+        if kind in ("prototype", "relative"):  # learned points
             assert made.weight.manifold is made.manifold
         else:
             assert not hasattr(made.weight, "manifold")
@@ -161,7 +161,7 @@ def test_any_batch_rank_copies_and_errors(kind: str) -> None:
         head(x[:, 1:])
     with pytest.raises(ValueError, match="dim=5, num_classes=0"):
         LorentzClassifier(5, 0, manifold=Lorentz())
-    with pytest.raises(ValueError, match="one of 'prototype', 'mlr'; got 'mrl'"):
+    with pytest.raises(ValueError, match="one of 'prototype', 'relative', 'mlr'; got 'mrl'"):
         LorentzClassifier(5, 2, manifold=Lorentz(), kind="mrl")
 
 
