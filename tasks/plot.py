@@ -47,8 +47,8 @@ def plot(folder: Path, *, out: Path | None = None, nodes: int = 400, data_dir: s
     place = Path(folder if out is None else out)
     try:
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(explain_os_error(error, place)) from None
+    except OSError as problem:
+        raise RunError(explain_os_error(problem, place)) from None
     atomic_write(place / "disk.svg", svg)
     report = Report(title, f"run {folder}, H^{space.shape[1]} with k = {k:g}")
     section = report.section("Poincaré disk", "Lines are geodesics between a node and its direct ancestors.")
