@@ -48,6 +48,11 @@ class ModelConfig:
         require("--model.dim", self.dim, at_least=2)
         for name in ("k", "scale", "max_radius", "init_std"):
             require(f"--model.{name}", getattr(self, name), above=0)
+        if self.max_radius is not None and self.geometry == "lorentz" and self.max_radius > 40 * self.k**0.5:
+            raise UsageError(
+                f"--model.max_radius must be at most 40 times the root of k, {40 * self.k**0.5:g}, beyond which the squared "
+                f"coordinates of a point overflow float32; got {self.max_radius:g}"
+            )
         if self.init not in ("walk", "normal"):
             raise UsageError(f"--model.init is walk or normal, got {self.init!r}")
         if self.distance not in ("geodesic", "squared"):
@@ -107,3 +112,10 @@ class HierarchyConfig:
         require("--valid_nodes", self.valid_nodes, at_least=1)
         if self.train.clip is not None:
             raise UsageError("--train.clip must be null for a hierarchy: gradients are sparse and have no norm to clip")
+        if self.train.optimizer in ("adam", "adamw", "sgd"):
+            raise UsageError(
+                f"--train.optimizer {self.train.optimizer} takes no sparse gradients, which a hierarchy has; take "
+                "riemannian_adam, riemannian_sgd or adagrad"
+            )
+        if self.train.optimizer == "adagrad" and self.train.weight_decay:
+            raise UsageError("adagrad on sparse gradients takes no --train.weight-decay; take riemannian_adam")
