@@ -62,10 +62,17 @@ class Graph:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
-def _pairs(content: bytes, where: str) -> tuple[Array, int]:
-    """Undirected pairs of a file with two nodes a line, and the number of nodes: numbers stay, names count as they appear."""
+def _pairs(content: bytes, where: str, rows_given: int | None) -> tuple[Array, int]:
+    """Undirected pairs of a file with two nodes a line, and the number of nodes: numbers stay, names count as they appear.
+
+    `rows_given`, of features or labels, decides where numbers have gaps: they stay if they number its rows.
+    """
     rows = []
-    for number, line in enumerate(content.decode().splitlines(), 1):
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not UTF-8 text (byte {error.start})") from None
+    for number, line in enumerate(text.splitlines(), 1):
         cells = [cell.strip() for cell in line.replace("\t", ",").split(",")]
         if not line.strip():
             continue
@@ -75,7 +82,16 @@ def _pairs(content: bytes, where: str) -> tuple[Array, int]:
     if not rows:
         raise UsageError(f"{where} holds no edge")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    numbered = all(name.isdigit() for name in names) and max(map(int, names)) < 2 * len(names)
+    digits = [name.isascii() and name.isdigit() for name in names]
+    if not all(digits) and all(digits[2:]) and len(names) > 2 and not any(digits[:2]):
+        raise UsageError(f"{where}, line 1: {','.join(rows[0])!r} among numbered nodes looks like a header; delete it")
+    largest = max(map(int, names)) if all(digits) else None
+    numbered = largest is not None and largest < max(2 * len(names), rows_given or 0)
+    if rows_given is not None and not numbered and len(names) != rows_given:
+        raise UsageError(
+            f"{where}: {len(names)} nodes have names or numbers beyond the {rows_given} rows of features or labels, so none "
+            "can be told which row is its own; number the nodes from 0 by their rows"
+        )
     place = {name: int(name) if numbered else i for i, name in enumerate(names)}
     pairs = np.array([[place[a], place[b]] for a, b in rows], dtype=np.int64)
     return np.unique(np.sort(pairs, 1), axis=0), int(pairs.max()) + 1
@@ -96,7 +112,6 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
 
     edges_file = one("edges.csv")
     assert edges_file is not None
-    edges, nodes = _pairs(edges_file[1], f"{where}/{edges_file[0]}")
     loaded: dict[str, Array | sp.csr_matrix | None] = {}
     for kind, ends in (
         ("features", ("features.npz", "features.npy", "feats.npz", "feats.npy", "feats_and_gdp.npy")),
@@ -111,6 +126,8 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
         except (ValueError, OSError) as error:
             raise UsageError(f"{where}/{found and found[0]} is no NumPy file: {error}") from None
     labels = None if loaded["labels"] is None else np.asarray(loaded["labels"]).astype(np.int64)
+    rows = [x.shape[0] for x in (loaded["features"], labels) if x is not None and x.ndim]
+    edges, nodes = _pairs(edges_file[1], f"{where}/{edges_file[0]}", max(rows, default=None))
     nodes = max(nodes, *(x.shape[0] for x in (loaded["features"], labels) if x is not None), 0)
     for kind, x in (("features", loaded["features"]), ("labels", labels)):
         if x is not None and x.shape[0] != nodes:

@@ -63,6 +63,8 @@ def test_names_are_numbered_as_they_appear_and_pairs_are_undirected(tmp_path: Pa
     [
         ({"edges.csv": b"0,1\n0;2\n"}, "line 2: expected two nodes"),
         ({"edges.csv": b"\n"}, "holds no edge"),
+        ({"edges.csv": b"0,1\n\xae"}, r"not UTF-8 text \(byte 4\)"),
+        ({"edges.csv": b"source,target\n0,1\n1,2\n"}, "'source,target' among numbered nodes looks like a header"),
         ({"edges.csv": b"0,1\n", "labels.npy": b"rubbish"}, "labels.npy is no NumPy file"),
     ],
 )
@@ -71,6 +73,17 @@ def test_a_malformed_graph_is_named(files: dict[str, bytes], message: str, tmp_p
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         load(str(tmp_path))
+
+
+def test_a_number_is_the_row_of_its_features_and_never_another(tmp_path: Path) -> None:
+    (tmp_path / "edges.csv").write_text("9,2\n2,7\n")  # most nodes are isolated
+    np.save(tmp_path / "features.npy", np.eye(10))
+    graph = load(str(tmp_path))
+    assert graph.edges.tolist() == [[2, 7], [2, 9]] and graph.nodes == 10
+    for edges in ("90,2\n2,7\n", "a,b\nb,c\n"):
+        (tmp_path / "edges.csv").write_text(edges)
+        with pytest.raises(UsageError, match="3 nodes have names or numbers beyond the 10 rows"):
+            load(str(tmp_path))
 
 
 def test_files_that_do_not_fit_are_refused(folder: Path) -> None:
