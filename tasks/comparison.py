@@ -125,7 +125,17 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
         raise UsageError(f"no finished run among {len(groups)} configurations; finish one with `hyrel resume FOLDER`")
     available = list(next(iter(done[0].results.values()))["metrics"]["test"])
     chosen = metric or available[0]
-    if any(chosen not in r["metrics"]["test"] for g in done for r in g.results.values()):
+    every = [r["metrics"]["test"] for g in done for r in g.results.values()]
+    if metric is None and any(chosen not in metrics for metrics in every):
+        shared = [name for name in available if all(name in metrics for metrics in every)]
+        if not shared:
+            other = next(metrics for metrics in every if chosen not in metrics)
+            raise UsageError(
+                f"these runs have no metric in common: one has {', '.join(available)}, another {', '.join(other)}; compare "
+                "runs of one kind at a time"
+            )
+        raise UsageError(f"not every run has the metric {chosen!r}; give --metric, one of {', '.join(shared)}")
+    if any(chosen not in metrics for metrics in every):
         raise UsageError(f"not every run has the metric {chosen!r}. {did_you_mean(chosen, available)}")
     options = {key for group in groups.values() for key, _ in flatten(group.config)}
     options |= {key.split(".")[0] for key in options}

@@ -182,6 +182,8 @@ def graph_from_triples(
     unseen = int((~trained).sum())
     if unseen:
         warnings.append(f"{unseen} of {len(entities)} entities of {name} occur in no training triple")
+    if unseen := len(relations) - len(tensors["train"][:, 1].unique()):
+        warnings.append(f"{unseen} of {len(relations)} relations of {name} occur in no training triple")
     trained_on = set(rows["train"])
     for split in ("valid", "test"):
         if leaked := sum(triple in trained_on for triple in rows[split]):

@@ -115,12 +115,13 @@ def test_what_a_reader_must_know_of_the_data_is_said(
     small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = (small_graph / "train.txt").read_text().splitlines(keepends=True)
-    (small_graph / "test.txt").write_text("new\tnext\tn1\n" + train[0])
+    (small_graph / "test.txt").write_text("new\tnext\tn1\nn1\tunseen\tn2\n" + train[0])
     result = start(small_graph, tmp_path / "run", quiet=False)
     said = capsys.readouterr().err
     for warning in (
         "1 of 41 entities of numbers occur in no training triple",
-        "1 of 2 test triples of numbers are training",
+        "1 of 3 relations of numbers occur in no training triple",
+        "1 of 3 test triples of numbers are training",
     ):
         assert warning in said and any(warning in w for w in result.values["warnings"])
 
@@ -140,6 +141,16 @@ def test_compare_finds_runs_below_and_refuses_two_of_one_seed(small_graph: Path,
         tasks.compare(tmp_path / "runs")
     with pytest.raises(UsageError, match=r"no run has the option 'modle'.*Did you mean 'model'"):
         tasks.compare(tmp_path / "runs" / "x", by=("modle",))
+
+
+def test_runs_without_a_common_metric_are_not_compared(small_graph: Path, tmp_path: Path) -> None:
+    start(small_graph, tmp_path / "runs" / "x" / "seed0")
+    start(small_graph, tmp_path / "runs" / "y" / "seed0", evaluate="relation,link")
+    start(small_graph, tmp_path / "runs" / "z" / "seed0", evaluate="relation", monitor="relation_mrr")
+    with pytest.raises(UsageError, match=r"metric 'mrr'; give --metric, one of relation_mrr"):
+        tasks.compare([tmp_path / "runs" / "y", tmp_path / "runs" / "z"])
+    with pytest.raises(UsageError, match="no metric in common: one has mrr, .* another relation_mrr"):
+        tasks.compare([tmp_path / "runs" / "x", tmp_path / "runs" / "z"])
 
 
 def test_another_number_of_threads_goes_on_with_a_warning(halted: Path, small_graph: Path) -> None:
