@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -290,7 +291,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for a CPU allocation that failed
+        if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", str(error)):
+            raise
         print("hyrel: not enough memory for this; make the model, the batch or --memory-limit smaller", file=sys.stderr)  # noqa: T201
         return 1
     except OSError as error:

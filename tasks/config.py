@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
@@ -206,8 +207,17 @@ def make_config(
         parser.set_defaults(dict(flatten(base.as_dict())))
         values = parser.parse_args(list(args)).as_dict()
     except jsonargparse.ArgumentError as error:
-        raise UsageError(" ".join(str(error).split())) from None
+        raise UsageError(_plain(" ".join(str(error).split()))) from None
     return _build(cls, values)
+
+
+def _plain(message: str) -> str:
+    """Say of a parser's complaint about a type what a user would."""
+    found = re.fullmatch(r'Parser key "([\w.]+)": Expected a <class \'(int|float)\'>\. Got value: (.*)', message)
+    if found is None:
+        return message
+    option, kind, value = found.groups()
+    return f"--{option}: expected a {'whole number' if kind == 'int' else 'number'}, got {value}"
 
 
 def describe_options(cls: type, *, prog: str) -> str:

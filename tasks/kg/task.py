@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.kg import KnowledgeGraph
+from tasks.errors import UsageError
 from tasks.registry import lookup
 
 from .batches import Batches
 from .classification import classify, require_negatives
-from .config import KGConfig
+from .config import COUNT, KGConfig
 from .losses import contrast, multi_label
 from .ranking import rank, rank_relations, ranking_metrics
 from .scorers import SCORERS, Scorer
@@ -39,6 +40,12 @@ class KnowledgeGraphCompletion:
         """Make the scorer."""
         if "triples" in config.measured:
             require_negatives(data)
+        drawn = config.negatives
+        if drawn.sharing == "triple" and drawn.count > max(data.num_entities, COUNT):
+            raise UsageError(
+                f"--negatives.count {drawn.count} for each triple is more than the {data.num_entities} entities of "
+                f"{data.name}; take --negatives.sharing all, or at most that many"
+            )
         scorer = lookup(SCORERS, config.model.scorer, kind="scorer")
         return scorer(
             data.num_entities,

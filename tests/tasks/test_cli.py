@@ -24,7 +24,9 @@ from tasks.errors import UsageError
         (["run", "kgg"], "unknown task 'kgg'. Did you mean 'kg'?"),
         (["run", "kg", "--data", "WN18R"], "Did you mean 'WN18RR'?"),
         (["run", "kg", "--model.dmi", "3"], "Did you mean 'model.dim'?"),
-        (["run", "kg", "--model.dim", "many"], "Got value: many"),
+        (["run", "kg", "--model.dim", "many"], "--model.dim: expected a whole number, got many"),
+        (["run", "kg", "--model.k", "nan"], "--model.k: expected a number, got nan"),
+        (["run", "kg", "--model.dim", "2.5"], "--model.dim: expected a whole number, got 2.5"),
         (["run", "kg", "--model.k", "-1"], "--model.k must be a finite number above 0, got -1.0"),
         (["run", "kg", "--train.epochs", "0"], "--train.epochs must be a finite number at least 1, got 0"),
         (["run", "kg", "--train.lr", ".inf"], "--train.lr must be a finite number above 0, got inf"),
@@ -52,6 +54,31 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     out, err = capsys.readouterr()
     assert err.startswith("hyrel: ") and expected in err and err.count("\n") == 1 and not out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_beyond_the_memory_is_one_line(small_graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "kg", "--data", f"{small_graph}/", "--out", str(small_graph / "run"), "--model.dim", str(10**13)]
+    assert main(words) == 1  # 10^13 floats of 40 entities are more than any address space holds
+    err = capsys.readouterr().err
+    assert "not enough memory for this" in err and err.count("\n") == 1
+
+
+def test_more_negatives_a_triple_than_entities_are_refused(
+    small_graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "run",
+        "kg",
+        "--data",
+        f"{small_graph}/",
+        "--out",
+        str(small_graph / "run"),
+        "--negatives.sharing",
+        "triple",
+    ]
+    assert main([*words, "--negatives.count", "100000"]) == 2
+    assert "is more than the 40 entities of numbers; take --negatives.sharing all" in capsys.readouterr().err
+    assert not (small_graph / "run").exists()
 
 
 def test_unknown_names_of_values_are_refused_with_the_nearest(small_graph: Path, tmp_path: Path) -> None:
