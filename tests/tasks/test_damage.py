@@ -149,7 +149,7 @@ def test_runs_without_a_common_metric_are_not_compared(small_graph: Path, tmp_pa
     start(small_graph, tmp_path / "runs" / "z" / "seed0", evaluate="relation", monitor="relation_mrr")
     with pytest.raises(UsageError, match=r"metric 'mrr'; give --metric, one of relation_mrr"):
         tasks.compare([tmp_path / "runs" / "y", tmp_path / "runs" / "z"])
-    with pytest.raises(UsageError, match="no metric in common: one has mrr, .* another relation_mrr"):
+    with pytest.raises(UsageError, match=r"no metric in common: one has mrr, .* another relation_mrr"):
         tasks.compare([tmp_path / "runs" / "x", tmp_path / "runs" / "z"])
 
 
