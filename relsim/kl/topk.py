@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Neighbours:
     low, high
         float64 ``(R, k)``: bounds of the larger divergence, in nats, with no chance in them.
     certain
-        bool ``(R,)``: whether the set is proven. False only for ties within rounding.
+        bool ``(R,)``: whether the set is proven. Without a limit on the effort, False only for ties within rounding.
     pairs
         Unordered pairs that were looked at beyond the shared heads.
     share
@@ -53,7 +54,15 @@ class Neighbours:
 
 
 @torch.no_grad()
-def nearest(dist: FactDistribution, k: int, *, tolerance: float = 0.0, heads: int = 64, seed: int = 0) -> Neighbours:
+def nearest(
+    dist: FactDistribution,
+    k: int,
+    *,
+    tolerance: float = 0.0,
+    heads: int = 64,
+    effort: float | None = None,
+    seed: int = 0,
+) -> Neighbours:
     r"""Find and prove the k nearest relations of every relation, without comparing all pairs in full.
 
     :class:`relsim.kl.candidates.Screen` gives every pair a lower bound. Pairs that this does not rule out are summed over
@@ -71,6 +80,9 @@ def nearest(dist: FactDistribution, k: int, *, tolerance: float = 0.0, heads: in
         Nats by which a relation that is left out may be nearer than one that is listed, at least 0.
     heads
         Heads a relation in the lower bounds of all pairs.
+    effort
+        Stop once this share of all R x E sums over tails is spent, above 0, whatever is proven by then (``certain``).
+        None goes on to the end.
     seed
         Of a draw by which these bounds choose tails; the sets found do not depend on it.
 
@@ -84,11 +96,13 @@ def nearest(dist: FactDistribution, k: int, *, tolerance: float = 0.0, heads: in
         raise ValueError(f"k is {k}, expected 1 to {size - 1}: the model has {size} relations")
     if not tolerance >= 0.0:
         raise ValueError(f"tolerance is {tolerance}, expected nats, at least 0")
+    if effort is not None and not effort > 0.0:
+        raise ValueError(f"effort is {effort}, expected a share of the sums above 0, such as 0.1, or None")
     with evaluating(dist):
         search = _Search(dist, Screen(dist, heads, seed=seed), k, tolerance)
         if search.close() > _MANY:
             return _by_enumeration(dist, k, tolerance)
-        search.run()
+        search.run(math.inf if effort is None else effort * size * dist.num_entities)
         return search.result()
 
 
@@ -167,10 +181,10 @@ class _Search:
         count = sum(pair.low < max(reach[a], reach[b]) for (a, b), pair in self.pairs.items())
         return count / (size * (size - 1) / 2)
 
-    def run(self) -> None:
-        """Look further at whatever keeps some relation's nearest k from being proven."""
+    def run(self, limit: float) -> None:
+        """Look further at whatever keeps some relation's nearest k from being proven, until ``limit`` cells are summed."""
         unproven = list(range(len(self.rows)))
-        while unproven:
+        while unproven and self.cells < limit:
             wanted: dict[int, set[int]] = defaultdict(set)
             for i in unproven:
                 for j in self._critical(i):
@@ -179,6 +193,8 @@ class _Search:
                     if side is not None:
                         wanted[ends[side]].add(ends[1 - side])
             for i, others in wanted.items():
+                if self.cells >= limit:
+                    break
                 self._extend(i, sorted(others))
             unproven = [i for i in unproven if self._critical(i)]
 

@@ -56,6 +56,21 @@ def test_few_pairs_are_summed_where_groups_are_clear(model: FactDistribution, wo
     assert found.share == found.pairs / (27 * 26 / 2) < 0.15
 
 
+def test_an_effort_that_is_spent_leaves_bounds_that_hold_and_sets_that_are_true(
+    model: FactDistribution, worst: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relsim.kl.topk._MANY", 1.0)
+    whole, part = nearest(model, 4, heads=16), nearest(model, 4, heads=16, effort=1e-9)
+    assert part.cells < whole.cells and not part.certain.all() and whole.certain.double().mean() > 0.9
+    truth = worst.sort(1).indices[:, :4]
+    for row, found in zip(part.ids[part.certain], truth[part.certain], strict=True):
+        assert set(row.tolist()) == set(found.tolist())
+    value = worst.gather(1, part.ids)
+    assert (part.low <= value + 1e-9).all() and (value <= part.high + 1e-9).all()
+    with pytest.raises(ValueError, match="effort is 0"):
+        nearest(model, 4, effort=0.0)
+
+
 def test_without_remembered_sums_and_with_short_lists_the_sets_are_the_same(
     model: FactDistribution, worst: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
