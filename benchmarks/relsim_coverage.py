@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relsim.distribution import FactDistribution
 from relsim.kl.pool import draw_pool, inclusion_probability
-from relsim.kl.result import LEAST_ESS, RelationSimilarity
+from relsim.kl.result import LEAST_ESS
 from relsim.kl.sums import TailSums
 from relsim.maths.intervals import shrunken_skewness, skewed_interval
 from relsim.similarity import similarity
@@ -84,16 +84,12 @@ def on_model(name: str, model: FactDistribution, pools: int) -> Iterator[dict[st
             ess = found.ess[:, None].expand_as(exact)
             tallies["kl"].add(ess, *found.interval(), exact)
             tallies["max"].add(torch.minimum(ess, ess.T), *found.interval(of="max"), worst)
-            errors.append(_bias(found, exact))
+            errors.append(found.kl - exact)
         title = f"{name}, {heads} heads, " + ("all tails" if tails == 0 else "a sample of tails")
         bias = torch.stack(errors).mean(0)
         yield row(f"{title}: largest mean error of a pair", float(apart(bias).abs().max()), "nats", n=pools)
         for of, label in (("kl", "KL"), ("max", "max of both directions")):
             yield from tallies[of].rows(f"{title}, {label}", pools)
-
-
-def _bias(found: RelationSimilarity, exact: Tensor) -> Tensor:
-    return found.kl - exact
 
 
 def heavy_tailed(sigma: float, pools: int, *, heads: int = 200, size: int = 12) -> Iterator[dict[str, Any]]:
