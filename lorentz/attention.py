@@ -47,13 +47,20 @@ class Heads(LorentzLinear):
 
     def forward(self, x: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
         """Points of the heads in the dtype of `x`, or, for a query, ``factor * (-time, space)``."""
-        h = self._input(x)
+        return self.map(self.prepare(x), addend=addend, factor=factor)
+
+    def finish(self, z: Tensor, *, factor: Tensor | None = None) -> Tensor:
+        """The same, of a pre-activation."""
+        points = self.manifold.lift(wide(z).view(*z.shape[:-1], self.num_heads, -1))
+        if factor is not None:
+            points = factor * torch.cat([-points[..., :1], points[..., 1:]], -1)
+        return points.to(z.dtype)
+
+    def map(self, h: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
+        """The same, of what :meth:`prepare` returned."""
         sign = 1 if factor is None else -1
         if not self._fits(h):
-            points = self.manifold.lift(wide(self._plain(h, addend)).view(*h.shape[:-1], self.num_heads, -1))
-            if factor is not None:
-                points = factor * torch.cat([-points[..., :1], points[..., 1:]], -1)
-            return points.to(x.dtype)
+            return self.finish(self._plain(h, addend), factor=factor)
         weight: Tensor = self.weight
         bias = self._constant()
         k = self.manifold.k.to(h)

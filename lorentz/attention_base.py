@@ -14,6 +14,7 @@ from .cache import LorentzCache
 from .kernel import attend, average, weights, wide
 from .masks import join_masks
 from .positional import rotate
+from .prefix import Prefix, before_keys
 
 __all__ = ["DistanceAttention", "TokenCache"]
 
@@ -39,6 +40,11 @@ class DistanceAttention(nn.Module):
     ``head_size + 1`` coordinates a head, such that the product of a query's (times ``factor``) and a key's is the
     negative squared distance over the scale, up to what is the same for all keys, and that the first coordinate of a
     weighted sum of values is not 0.
+
+    Attributes
+    ----------
+    prefix : Prefix or None. Tokens that every query sees besides the keys, without a position of their own; see
+        :class:`lorentz.prefix.Prefix`.
     """
 
     _hint: tuple[str, str] = ("", "")
@@ -46,6 +52,7 @@ class DistanceAttention(nn.Module):
     key: nn.Module
     value: nn.Module
     out: nn.Module
+    prefix: Prefix | None = None
 
     def __init__(self, dim: int, num_heads: int, *, space: int, dropout: float, rotary_base: float | None) -> None:
         super().__init__()
@@ -121,20 +128,22 @@ class DistanceAttention(nn.Module):
             attn_mask, key_padding_mask, causal=causal, offset=offset, shape=shape, dtype=q.dtype, device=q.device
         )
         p = self.dropout if self.training else 0.0
-        if p > 0:  # a column of ones in the values sums the weights that are left
-            q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
+        gated = None
+        if self.prefix is not None:
+            pk, pv, gate = self._prefix(query, q)
+            if gate is None:
+                mask = before_keys(mask, dead, causal=causal, n=pk.shape[-2], queries=length, keys=k)
+                k, v, dead, causal = torch.cat([pk, k], -2), torch.cat([pv, v], -2), None, False
+                shape = (*shape[:-1], k.shape[-2])
+            else:
+                gated = gate * self._space(self._average(q, pk, pv, None, None, False, p))
+                gated = gated.reshape(*batch, length, -1)
         w = weights(q, k, mask, causal) if need_weights else None
-        a = wide(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
-        empty = dead
-        if p > 0:
-            left = a[..., -1:]
-            # What is left of a row that lost all but a rounding error has a gradient that overflows: it has no keys.
-            lost = left < torch.finfo(q.dtype).eps
-            a = a[..., :-1] / torch.where(lost, torch.ones_like(left), left)
-            empty = lost if dead is None else dead | lost
-        merged = self.merge(a, empty).reshape(*batch, length, self.dim)
+        merged = self._average(q, k, v, mask, dead, causal, p, w).reshape(*batch, length, self.dim)
+        if gated is not None:
+            merged = self.lift(self._space(merged) + gated)
         y: Tensor = self.out(merged.to(query.dtype), addend=addend)
-        if dead is not None:
+        if dead is not None and gated is None:
             nothing = y.new_zeros(*y.shape[:-1], self.num_heads * self.head_size) if addend is None else addend.to(y)
             row = dead.all(1).expand(q.shape[0], length, 1).reshape(*batch, length, 1)
             y = torch.where(row, self.lift(nothing), y)
@@ -142,6 +151,47 @@ class DistanceAttention(nn.Module):
             return y
         w = w if dead is None else w.masked_fill(dead, 0)
         return y, w.reshape(shape).to(query.dtype)
+
+    def _average(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        dead: Tensor | None,
+        causal: bool,
+        p: float,
+        w: Tensor | None = None,
+    ) -> Tensor:
+        """Merged centroids (b, s, dim) of the values; `w` holds the weights where they are known."""
+        if p > 0:  # a column of ones in the values sums the weights that are left
+            q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
+        a = wide(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
+        if p > 0:
+            left = a[..., -1:]
+            # What is left of a row that lost all but a rounding error has a gradient that overflows: it has no keys.
+            lost = left < torch.finfo(q.dtype).eps
+            a = a[..., :-1] / torch.where(lost, torch.ones_like(left), left)
+            dead = lost if dead is None else dead | lost
+        return self.merge(a, dead)
+
+    def _prefix(self, query: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Points (b, h, n, size + 1) of the prefix's keys and values, and its gate."""
+        assert self.prefix is not None
+        key, value, gate = self.prefix(query)
+        points = []
+        for name, coordinates, layer in (("keys", key, self.key), ("values", value, self.value)):
+            size = self.num_heads * self.head_size
+            if coordinates.shape[-1] != size:
+                raise ValueError(f"the prefix's {name} have {size} space coordinates each, got {coordinates.shape[-1]}")
+            heads: Any = layer
+            heads = heads.finish(coordinates.to(query.dtype)).transpose(-3, -2)
+            points.append(heads.expand(q.shape[0], *heads.shape[-3:]).to(q.dtype))
+        return points[0], points[1], gate
+
+    def _space(self, x: Tensor) -> Tensor:
+        """Space coordinates of merged points."""
+        return x[..., x.shape[-1] - self.num_heads * self.head_size :]
 
     def _check(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> None:
         if value is not None and key is None:

@@ -79,9 +79,25 @@ class EuclideanLinear(nn.Module):
         self, x: Float[Tensor, "*batch n"], *, addend: Float[Tensor, "*batch m"] | None = None
     ) -> Float[Tensor, "*batch m"]:
         """Map (..., in_features) to (..., out_features)."""
+        return self.map(self.prepare(x), addend=addend)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """What the matrix sees: `x` after activation and dropout."""
         h = x if self.activation is None else self.activation(x)
-        z = F.linear(F.dropout(h, self.dropout, self.training), self.weight, self.bias)
-        return z if addend is None else z + addend
+        return F.dropout(h, self.dropout, self.training)
+
+    def map(self, h: Tensor, *, addend: Tensor | None = None) -> Tensor:
+        """The layer after :meth:`prepare`: ``W h + b + addend``."""
+        z = self.preactivation(h)
+        return self.finish(z if addend is None else z + addend)
+
+    def preactivation(self, h: Tensor) -> Tensor:
+        """``W h + b``."""
+        return F.linear(h, self.weight, self.bias)
+
+    def finish(self, z: Tensor) -> Tensor:
+        """The result of a pre-activation: itself."""
+        return z
 
 
 class _Heads(EuclideanLinear):
@@ -93,7 +109,15 @@ class _Heads(EuclideanLinear):
 
     def forward(self, x: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
         """Vectors (..., num_heads, n + 1): ``factor (-1, q)``, ``(|k|^2 / 2, k)`` or ``(1, v)``."""
-        z = super().forward(x, addend=addend)
+        return self.map(self.prepare(x), addend=addend, factor=factor)
+
+    def map(self, h: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
+        """The same, of what :meth:`prepare` returned."""
+        z = self.preactivation(h)
+        return self.finish(z if addend is None else z + addend, factor=factor)
+
+    def finish(self, z: Tensor, *, factor: Tensor | None = None) -> Tensor:
+        """The same, of a pre-activation."""
         space = z.view(*z.shape[:-1], self.num_heads, -1)
         if self.role == "key":
             first = (space * space).sum(-1, keepdim=True) / 2

@@ -144,12 +144,21 @@ class LorentzLinear(nn.Module):
                 f"addend joins the {self.out_features - 1} space coordinates of the result, and has {addend.shape[-1]}. Of a "
                 "point x it is lorentz.math.space_of(x)."
             )
-        h = self._input(x)
-        if self._fits(h):
-            return self._fused(h, addend)
-        return self._low_precision(h, addend).to(x.dtype)
+        return self.map(self.prepare(x), addend=addend)
 
-    def _input(self, x: Tensor) -> Tensor:
+    def map(self, h: Tensor, *, addend: Tensor | None = None) -> Tensor:
+        """The layer after :meth:`prepare`: ``lift(W h + b + addend)``, in the dtype of `h`."""
+        return self._fused(h, addend) if self._fits(h) else self._low_precision(h, addend).to(h.dtype)
+
+    def preactivation(self, h: Tensor) -> Tensor:
+        """``W h + b`` of what :meth:`prepare` returned, ``W (h - o) + b`` if centred: a number for each row of `weight`."""
+        return F.linear(h, self.weight, self._constant()) if self._fits(h) else self._plain(h, None)
+
+    def finish(self, z: Tensor) -> Tensor:
+        """Points of a pre-activation z: ``map(h)`` is ``finish(preactivation(h))`` up to rounding."""
+        return self._lift(wide(z)).to(z.dtype)
+
+    def prepare(self, x: Tensor) -> Tensor:
         """The point that the matrix sees: `x` after activation and dropout."""
         if x.shape[-1] != self.in_features:
             raise ValueError(
@@ -194,8 +203,11 @@ class LorentzLinear(nn.Module):
 
     def _low_precision(self, h: Tensor, addend: Tensor | None) -> Tensor:
         """bfloat16, float16 and autocast: the lift is done in float32."""
-        z, k = self._plain(h, addend), self.manifold_out.k
+        return self._lift(self._plain(h, addend))
+
+    def _lift(self, z: Tensor) -> Tensor:
+        k = self.manifold_out.k
         if self.log_scale is None:
-            return math.lift(z, k=k)
+            return fused_lift(z, k=k)
         bound = "space" if self.variant == "paper" else "time"
         return math.bounded_lift(z, scale=self.log_scale.exp(), k=k, bound=bound)
