@@ -1,7 +1,47 @@
-"""Delta tuning (parameter-efficient tuning) on Euclidean and Lorentz backbones."""
+"""Delta tuning (parameter-efficient tuning) on Euclidean and Lorentz backbones.
 
-from typing import Any
+``attach`` puts a delta into a model in place, ``Handle`` is what trains, stores, merges and removes it; a method is a small
+dataclass and is written once for both geometries.
+"""
 
-__all__ = ["DELTAS"]
+from .base import Combination, Delta, Site
+from .errors import DeltaError
+from .handle import Handle, attach, handles
+from .hosts import HOSTS, Host, host_of, register_host
+from .methods import DELTAS, register_delta
+from .methods.adapter import Adapter, Pfeiffer
+from .methods.lora import LoRA
+from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
+from .methods.prefix import PrefixTuning
+from .plan import Plan, plan
+from .spec import parse
+from .storage import load, save
 
-DELTAS: dict[str, Any] = {}
+__all__ = [
+    "DELTAS",
+    "HOSTS",
+    "Adapter",
+    "BitFit",
+    "Combination",
+    "Delta",
+    "DeltaError",
+    "FullFineTuning",
+    "Handle",
+    "HeadOnly",
+    "Host",
+    "LNTuning",
+    "LoRA",
+    "Pfeiffer",
+    "Plan",
+    "PrefixTuning",
+    "Site",
+    "attach",
+    "handles",
+    "host_of",
+    "load",
+    "parse",
+    "plan",
+    "register_delta",
+    "register_host",
+    "save",
+]

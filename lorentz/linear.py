@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import math
 from .fused import bounded_linear, free_linear, fused_lift
+from .kernel import wide
 from .manifold import Lorentz
 
 __all__ = ["VARIANTS", "LorentzLinear"]

@@ -1,0 +1,229 @@
+"""How tokens of a delta come before the keys of an attention, without a change of any token's position."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import DeltaError
+from .hosts import Place
+
+__all__ = ["AttentionPart", "Tokens"]
+
+_PREFIX = "deltas-"  # of the attention implementations that look for parts, as transformers names them
+
+
+class Tokens(NamedTuple):
+    """Free coordinates of n tokens' keys and values, (n, size) or (batch, n, size), size over all heads.
+
+    Without a gate they join the keys in one softmax. With a gate, broadcast to the result (batch, S, size), they have a
+    softmax of their own, whose mean times the gate is added to the result: a gate of 0 changes nothing.
+    """
+
+    key: Tensor
+    value: Tensor
+    gate: Tensor | None = None
+
+
+class AttentionPart(nn.Module):
+    """A part of an attention layer: it gives tokens.
+
+    Attributes
+    ----------
+    reads_input : class attribute; whether :meth:`tokens` needs the layer's input
+    """
+
+    reads_input = False
+
+    def tokens(self, x: Tensor | None) -> Tokens:
+        """Tokens, given the input (batch, S, dim) of the layer if ``reads_input``, else None."""
+        raise NotImplementedError
+
+
+class Junction(nn.Module):
+    """Child ``deltas`` of an attention layer, that holds the parts of all deltas there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active: list[AttentionPart] = []
+        self.seen: Tensor | None = None
+
+    def look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep the layer's input for the parts that read it: a forward pre-hook."""
+        self.seen = args[0] if args else kwargs["hidden_states"]
+
+    def tokens(self, x: Tensor | None) -> Tokens:
+        """Tokens of all parts."""
+        found = [part.tokens(x) for part in self.active]
+        if len(found) == 1:
+            return found[0]
+        if any(tokens.gate is not None for tokens in found):
+            raise DeltaError("tokens with a gate and other tokens in one attention layer: disable one of the deltas")
+        rows = max(tokens.key.ndim for tokens in found)
+        if rows == 3:
+            batch = next(tokens.key.shape[0] for tokens in found if tokens.key.ndim == 3)
+            found = [Tokens(*(t.expand(batch, *t.shape[-2:]) for t in tokens[:2])) for tokens in found]
+        return Tokens(torch.cat([t.key for t in found], -2), torch.cat([t.value for t in found], -2))
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    implementation: str,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention function of transformers that lets every query see the tokens of the layer's parts."""
+    inner: Any = _function(module, implementation)
+    plain: tuple[Tensor, Tensor | None]
+    junction = module._modules.get("deltas")
+    if not isinstance(junction, Junction) or not junction.active:
+        plain = inner(module, query, key, value, attention_mask, **options)
+        return plain
+    tokens = junction.tokens(junction.seen)
+    junction.seen = None
+    pk, pv = _split(tokens.key, key), _split(tokens.value, key)
+    if tokens.gate is not None:
+        out, weights = inner(module, query, key, value, attention_mask, **options)
+        extra, _ = inner(module, query, pk, pv, None, **{**options, "is_causal": False, "position_bias": None})
+        gate = tokens.gate.to(out)
+        if gate.ndim >= 2:  # broadcast over the heads
+            gate = gate.reshape(*gate.shape[:-1], 1, gate.shape[-1])
+        return out + gate * extra, weights
+    n, s, t = pk.shape[-2], query.shape[2], key.shape[2]
+    mask = attention_mask
+    if mask is None and _causal(module, query, options):
+        mask = torch.ones(1, 1, s, t, dtype=torch.bool, device=key.device).tril(t - s)
+        if implementation == "eager":
+            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    if mask is None:
+        options["is_causal"] = False
+    else:
+        mask = F.pad(mask.expand(*mask.shape[:-1], t), (n, 0), value=True if mask.dtype == torch.bool else 0.0)
+    bias = options.get("position_bias")
+    if bias is not None:
+        options["position_bias"] = F.pad(bias, (n, 0))
+    plain = inner(module, query, torch.cat([pk, key], 2), torch.cat([pv, value], 2), mask, **options)
+    return plain
+
+
+def _split(tokens: Tensor, key: Tensor) -> Tensor:
+    """Tokens (n, size) or (batch, n, size) as the keys are: (batch, heads, n, head_size)."""
+    batch, heads, _, size = key.shape
+    tokens = tokens.to(key).view(*tokens.shape[:-1], heads, size).transpose(-3, -2)
+    return tokens.expand(batch, *tokens.shape[-3:])
+
+
+def _causal(module: nn.Module, query: Tensor, options: dict[str, Any]) -> bool:
+    causal = options.get("is_causal")
+    return query.shape[2] > 1 and bool(getattr(module, "is_causal", True) if causal is None else causal)
+
+
+def _function(module: nn.Module, implementation: str) -> Callable[..., Any]:
+    if implementation == "eager":  # every model has its own
+        function: Callable[..., Any] = sys.modules[type(module).__module__].__dict__["eager_attention_forward"]
+        return function
+    from transformers import AttentionInterface
+
+    known: Any = AttentionInterface()  # type: ignore[no-untyped-call]
+    named: Callable[..., Any] = known[implementation]
+    return named
+
+
+def _see_parts(config: Any, path: str) -> None:
+    """Make the layers of a configuration look for parts."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    current = config._attn_implementation
+    if current.startswith(_PREFIX):
+        return
+    if current not in ("sdpa", "eager"):
+        raise DeltaError(
+            f"{path} uses the attention implementation {current!r}; tokens before the keys work with 'sdpa' and 'eager': "
+            f"call model.set_attn_implementation('sdpa') first"
+        )
+    name = _PREFIX + current
+    masks: Any = AttentionMaskInterface()  # type: ignore[no-untyped-call]
+    AttentionInterface.register(name, partial(attend, implementation=current))
+    AttentionMaskInterface.register(name, masks[current])
+    config._attn_implementation = name
+
+
+def _is_lorentz(module: nn.Module) -> bool:
+    return hasattr(module, "prefix") and hasattr(module, "head_size")
+
+
+def attention_size(module: nn.Module, key: nn.Module | None, place: Place) -> tuple[int, int]:
+    """Free coordinates of the keys and values of an attention layer, over all heads; twice the same number."""
+    if _is_lorentz(module):
+        layer: Any = module
+        n = layer.num_heads * layer.head_size
+        return n, n
+    if not hasattr(module, "config") or "eager_attention_forward" not in sys.modules[type(module).__module__].__dict__:
+        raise DeltaError(
+            f"{place.path} is a {type(module).__name__}, which takes no tokens before its keys: it is no layer of "
+            "lorentz and does not use transformers' attention interface"
+        )
+    out: Any = key
+    n = out.weight.shape[0] if isinstance(out, nn.Linear) else out.nf // 3
+    return n, n
+
+
+def insert(host: Any, key: str, part: nn.Module, place: Place) -> None:
+    """Put a part into an attention layer under `key`."""
+    assert isinstance(part, AttentionPart)
+    junction = host._modules.get("deltas")
+    if not isinstance(junction, Junction):
+        junction = Junction()
+        if _is_lorentz(host):
+            host.prefix = junction.tokens
+        else:
+            _see_parts(host.config, place.path)
+        host.add_module("deltas", junction)
+    if part.reads_input and not _is_lorentz(host):
+        part.__dict__["hook"] = host.register_forward_pre_hook(junction.look, with_kwargs=True)
+    junction.add_module(key, part)
+    switch(host, key, True)
+
+
+def remove(host: Any, key: str) -> None:
+    """Take a part out; with the last one the layer is what it was."""
+    switch(host, key, False)
+    junction = host._modules["deltas"]
+    part = junction._modules.pop(key)
+    if hook := part.__dict__.pop("hook", None):
+        hook.remove()
+    if not any(True for _ in junction.children()):
+        del host._modules["deltas"]
+        if _is_lorentz(host):
+            host.__dict__.pop("prefix", None)
+
+
+def release(model: nn.Module) -> None:
+    """Give a model whose attention layers hold no parts any more its own attention implementation back."""
+    if any(isinstance(module, Junction) for module in model.modules()):
+        return
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        current = getattr(config, "_attn_implementation", None)
+        if isinstance(current, str) and current.startswith(_PREFIX):
+            config._attn_implementation = current.removeprefix(_PREFIX)
+
+
+def switch(host: Any, key: str, on: bool) -> None:
+    """Let a part act, or not."""
+    junction = host._modules["deltas"]
+    part = junction._modules[key]
+    wanted = {id(p) for p in junction.active if p is not part} | ({id(part)} if on else set())
+    junction.active = [p for p in junction.children() if id(p) in wanted]
+    if _is_lorentz(host):
+        host.prefix = junction.tokens if junction.active else None

@@ -1,0 +1,196 @@
+"""What a delta method is: a small dataclass that says where it goes and builds a part for every such place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .attention import attention_size
+from .errors import DeltaError
+from .hosts import Host, Place
+from .linear import linear_size, rows_of
+from .space import Space, space_of
+
+__all__ = ["Combination", "Delta", "Site", "methods_of"]
+
+KINDS = ("linear", "attention", "embeddings", "activation", "parameters")
+
+
+@dataclass
+class Site:
+    """A place in a model where a delta acts.
+
+    Attributes
+    ----------
+    place : role, path, layer
+    module : the module there; of a function that is an attribute, the module that has it
+    kind : ``"linear"`` (a part changes the map), ``"attention"`` (gives tokens), ``"embeddings"`` (gives tokens of the
+        input), ``"activation"`` (takes the place of a function), ``"parameters"`` (trains some that exist)
+    space : geometry of the module
+    in_features, out_features : columns of a linear layer's matrix, the time included, and free coordinates of its result (of
+        the rows in question, in a fused layer); of an attention the free coordinates of keys and values; else 0
+    names : of ``"parameters"``, names of the parameters in the module
+    method : the method that acts here
+    part : what it built
+    """
+
+    place: Place
+    module: nn.Module
+    kind: str
+    space: Space
+    in_features: int = 0
+    out_features: int = 0
+    names: tuple[str, ...] = ()
+    method: Delta | None = field(default=None, repr=False)
+    part: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> str:
+        """Path of the module."""
+        return self.place.path
+
+    @property
+    def rows(self) -> slice | None:
+        """Rows of a fused linear layer that the site means."""
+        return rows_of(self.module, self.place)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device that new parameters take."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+        return torch.empty(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """A method of delta tuning; its fields are its options.
+
+    A method says its ``sites`` and ``build``s a part for each. Everything else (freezing, saving, merging, plans, checks)
+    is done for all methods alike. A method that is registered with ``register_delta`` is known by its name to files and to
+    the command line, whoever wrote it.
+
+    Attributes
+    ----------
+    exact : class attribute; whether the model is unchanged, to the bit, when the delta is attached
+    optional : class attribute; whether the method may find no site
+    layers : numbers of the layers to take; None takes all
+    """
+
+    exact: ClassVar[bool] = True
+    optional: ClassVar[bool] = False
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return type(self).__name__
+
+    def config(self) -> dict[str, Any]:
+        """Options, as they are stored."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def sites(self, host: Host) -> list[Site]:
+        """Where the method acts on a host."""
+        raise NotImplementedError
+
+    def shared(self, host: Host, sites: list[Site]) -> nn.Module | None:
+        """A module that all parts share, or None; it is handed to :meth:`build`."""
+        return None
+
+    def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
+        """The part of a site."""
+        raise NotImplementedError
+
+    def merged_weight(self, site: Site) -> Tensor | None:
+        """The weight of the site's linear layer with the part folded in; None where it cannot be."""
+        part = site.part
+        merge = getattr(part, "merged", None)
+        if merge is None:
+            return None
+        merged: Tensor | None = merge(site.module)
+        return merged
+
+    def merged_bias(self, site: Site) -> Tensor | None:
+        """The bias of the site's linear layer with the part folded in; None where it stays."""
+        merge = getattr(site.part, "merged_bias", None)
+        return None if merge is None else merge(site.module)
+
+    def count(self, site: Site) -> int:
+        """Number of parameters that a site's part has, without what parts share."""
+        with torch.device("meta"):
+            part = self.build(site, site.space, None)
+        return sum(p.numel() for p in part.parameters())
+
+    def __add__(self, other: Delta | Combination) -> Combination:
+        """Both at once."""
+        return Combination((self, *methods_of(other)))
+
+    # for the methods
+
+    def at(self, host: Host, *roles: str, kind: str = "linear") -> list[Site]:
+        """Sites of these roles."""
+        found = []
+        for place in host.places(*roles, layers=self.layers):
+            module = host.model
+            path = place.path
+            if kind == "activation":
+                path = path.rpartition(".")[0]
+            module = host.model.get_submodule(path)
+            size = (0, 0)
+            if kind == "linear":
+                size = linear_size(module, place)
+            elif kind == "attention":
+                size = attention_size(module, self._key_of(host, place), place)
+            found.append(Site(place, module, kind, space_of(module), *size))
+        return found
+
+    def _key_of(self, host: Host, place: Place) -> nn.Module | None:
+        """The layer that makes the keys of an attention."""
+        role = f"{place.role}.key"
+        near = [p for p in host.places(role) if p.path.startswith(f"{place.path}.")] if host.has(role) else []
+        return host.model.get_submodule(near[0].path) if near else None
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Several methods at once, ``Adapter() + BitFit()``."""
+
+    methods: tuple[Delta, ...]
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DeltaError(f"{' and '.join(twice)} twice in one combination; attach the second under another name")
+
+    @property
+    def name(self) -> str:
+        """Names of the methods, joined by ``+``."""
+        return "+".join(method.name for method in self.methods)
+
+    def __add__(self, other: Delta | Combination) -> Combination:
+        """These and others."""
+        return Combination((*self.methods, *methods_of(other)))
+
+    def __iter__(self) -> Iterator[Delta]:
+        return iter(self.methods)
+
+
+def methods_of(spec: Delta | Combination) -> tuple[Delta, ...]:
+    """The methods of a delta or a combination.
+
+    Raises
+    ------
+    TypeError : something else, a class instead of an object for example.
+    """
+    if isinstance(spec, Combination):
+        return spec.methods
+    if isinstance(spec, Delta):
+        return (spec,)
+    hint = f"; did you forget the brackets of {spec.__name__}()?" if isinstance(spec, type) else ""
+    raise TypeError(f"a delta is an object such as deltas.LoRA(rank=8), or several joined by +; got {spec!r}{hint}")

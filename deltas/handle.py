@@ -1,0 +1,415 @@
+"""Attach deltas to a model, switch, merge and detach them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import attention, taps
+from .base import Combination, Delta, Site, methods_of
+from .errors import DeltaError, lookup
+from .hosts import Host, host_of
+
+__all__ = ["Handle", "attach", "handles"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def attach(
+    model: nn.Module,
+    spec: Delta | Combination,
+    *,
+    name: str = "default",
+    host: Host | str | Mapping[str, str] | None = None,
+    heads: Sequence[str] | None = None,
+) -> Handle:
+    """Put a delta into a model, in place: names of modules and parameters stay, everything else is frozen.
+
+    Parameters
+    ----------
+    model : any module
+    spec : a delta, or several joined by ``+``
+    name : of the delta; one model may have several
+    host : family of the backbone or a role map of your own; see :func:`deltas.host_of`
+    heads : paths of modules that are trained and stored beside the delta; None takes those of a task, ``classifier`` etc.
+
+    Returns
+    -------
+    The handle, by which the delta is trained, stored, merged and taken out again.
+
+    Raises
+    ------
+    DeltaError : no such site, a name that is taken, or a parameter that an active delta trains already. The model is
+        unchanged then.
+
+    Examples
+    --------
+    >>> import deltas
+    >>> model = nn.ModuleDict({"q": nn.Linear(4, 4)})
+    >>> handle = deltas.attach(model, deltas.LoRA(rank=2, roles=("q",)), host={"q": "q"})
+    >>> sum(p.numel() for p in handle.parameters())
+    16
+    """
+    if not _NAME.fullmatch(name) or hasattr(nn.Module, name):
+        raise DeltaError(f"a name is made of letters, digits, - and _, got {name!r}")
+    known = handles(model)
+    if name in known:
+        raise DeltaError(f"this model has a delta {name!r}: detach it first, or give this one another name")
+    for inner in model.modules():
+        if inner is not model and name in handles(inner):
+            raise DeltaError(f"a part of this model has a delta {name!r}; give this one another name")
+    chosen = host_of(model, host)
+    sites: list[Site] = []
+    for method in methods_of(spec):
+        found = method.sites(chosen)
+        if not found and not method.optional:
+            raise DeltaError(f"{method.name} has no site in this {type(model).__name__}")
+        build_parts(method, chosen, found)
+        sites += found
+    handle = Handle(model, spec, name, sites, head_paths(model, chosen, heads))
+    handle.attach()
+    return handle
+
+
+def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> list[str]:
+    """Paths of the heads; those that are named must exist."""
+    if heads is None:
+        return host.heads()
+    modules = {path: module for path, module in model.named_modules() if path}
+    for path in heads:
+        lookup(modules, path, kind="head")
+    return list(heads)
+
+
+def build_parts(method: Delta, host: Host, sites: list[Site]) -> None:
+    """Give every site its part, in the dtype and on the device of its module."""
+    shared = method.shared(host, sites)
+    for site in sites:
+        site.method = method
+        if site.kind != "parameters":
+            like = site.like
+            site.part = method.build(site, site.space, shared).to(device=like.device, dtype=like.dtype)
+
+
+def handles(model: nn.Module) -> dict[str, Handle]:
+    """Deltas of a model by their names; a deep copy has handles of its own."""
+    found: dict[str, Handle] = model.__dict__.get("_delta_handles", {})
+    return found
+
+
+class Handle:
+    """A delta in a model.
+
+    Attributes
+    ----------
+    model, spec, name : as they were given
+    sites : places and parts
+    heads : paths of modules that are trained beside the delta
+    active : whether the delta acts
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: Delta | Combination, name: str, sites: list[Site], heads: Sequence[str]
+    ) -> None:
+        self.model, self.spec, self.name, self.sites, self.heads = model, spec, name, sites, list(heads)
+        self.active = False
+        self.initial: dict[str, Tensor] = {}
+        self._frozen: dict[str, bool] = {}
+        self._attached = False
+        self._base: dict[str, Tensor] | None = None  # weights as they were before a merge
+        self._tuned: dict[str, Tensor] = {}  # values of trained parameters of the backbone while the delta is off
+
+    def __repr__(self) -> str:
+        state = "merged" if self.merged else "attached" if self._attached else "detached"
+        state += "" if self.active or not self._attached else ", disabled"
+        return f"Handle({self.name!r}, {self.spec.name}, {len(self.sites)} sites, {self.count():,} parameters, {state})"
+
+    # parameters
+
+    @property
+    def merged(self) -> bool:
+        """Whether the delta is folded into the weights."""
+        return self._base is not None
+
+    def _key(self, site: Site) -> str:
+        """Name of a site's part in its module: two methods of one delta may meet in one module."""
+        index = [other for other in self.sites if other.module is site.module].index(site)
+        return self.name if not index else f"{self.name}-{index}"
+
+    def parts(self) -> dict[str, Tensor]:
+        """Parameters that the delta brought, by ``path of the site : method's parameter``; shared ones once."""
+        found: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for site in self.sites:
+            if site.part is None:
+                continue
+            key = self._key(site).removeprefix(self.name).lstrip("-")
+            for own, tensor in [*site.part.named_parameters(), *site.part.named_buffers()]:
+                if id(tensor) not in seen and own not in getattr(site.part, "_non_persistent_buffers_set", ()):
+                    seen.add(id(tensor))
+                    found[f"{site.path}:{key + '.' if key else ''}{own}"] = tensor
+        return found
+
+    def owned(self) -> dict[str, nn.Parameter]:
+        """Parameters of the backbone that the delta trains, by their path."""
+        return {
+            f"{site.path}.{own}" if site.path else own: site.module.get_parameter(own)
+            for site in self.sites
+            if site.kind == "parameters"
+            for own in site.names
+        }
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the heads."""
+        return {
+            f"{path}.{own}": p for path in self.heads for own, p in self.model.get_submodule(path).named_parameters()
+        }
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained: parameters of the delta and of the heads."""
+        for key, tensor in {**self.parts(), **self.owned(), **self.head_parameters()}.items():
+            if isinstance(tensor, nn.Parameter):
+                yield key, tensor
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained, for an optimiser."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def count(self, *, heads: bool = False) -> int:
+        """Number of trained parameters of the delta, and of the heads if `heads`."""
+        own = [t for t in [*self.parts().values(), *self.owned().values()] if isinstance(t, nn.Parameter)]
+        own += list(self.head_parameters().values()) if heads else []
+        return sum(p.numel() for p in own)
+
+    # in and out
+
+    @torch.no_grad()
+    def attach(self) -> None:
+        """Put the delta (back) in: the parts act, everything else is frozen. Bit for bit what was detached."""
+        if self._attached:
+            raise DeltaError(f"the delta {self.name!r} is attached already")
+        table = self.model.__dict__.setdefault("_delta_handles", {})
+        if self.name in table:
+            raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
+        self._refuse_shared()
+        self._frozen = {path: p.requires_grad for path, p in self.model.named_parameters()}
+        done: list[Site] = []
+        try:
+            for site in self.sites:
+                if site.part is not None:
+                    taps.insert(site, self._key(site))
+                    done.append(site)
+        except Exception:
+            for site in reversed(done):
+                taps.remove(site, self._key(site))
+            attention.release(self.model)
+            raise
+        own = {**self.owned(), **self.head_parameters()}
+        if not self.initial:
+            self.initial = {path: p.detach().clone() for path, p in {**self.parts(), **own}.items()}
+        for path, value in self._tuned.items():
+            own[path].copy_(value)
+        self._tuned = {}
+        self.model.requires_grad_(False)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        table[self.name] = self
+        self._attached = self.active = True
+
+    def _refuse_shared(self) -> None:
+        mine = set(self.owned())
+        for other in handles(self.model).values():
+            if other.active and (both := mine & set(other.owned())):
+                raise DeltaError(
+                    f"the delta {other.name!r} trains {sorted(both)[0]} too"
+                    + (f" and {len(both) - 1} others" if len(both) > 1 else "")
+                    + f": call {other.name}.disable() or detach() first"
+                )
+
+    @torch.no_grad()
+    def detach(self) -> None:
+        """Take the delta out: the model is what it was, to the bit. The parts stay here; ``attach()`` puts them back."""
+        if not self._attached:
+            raise DeltaError(f"the delta {self.name!r} is not attached")
+        if self.merged:
+            self.unmerge()
+        if self.active:
+            self._swap_out()
+        for site in reversed(self.sites):
+            if site.part is not None:
+                taps.remove(site, self._key(site))
+        attention.release(self.model)
+        del self.model.__dict__["_delta_handles"][self.name]
+        for path, parameter in self.model.named_parameters():
+            if path in self._frozen:
+                parameter.requires_grad_(self._frozen[path])
+        self._attached = self.active = False
+
+    # off and on
+
+    @torch.no_grad()
+    def _swap_out(self) -> None:
+        own = {**self.owned(), **self.head_parameters()}
+        self._tuned = {path: p.detach().clone() for path, p in own.items()}
+        for path, parameter in own.items():
+            parameter.copy_(self.initial[path])
+
+    @torch.no_grad()
+    def disable(self) -> _Off:
+        """Let the backbone act alone; ``with handle.disable():`` for a while."""
+        self._require_attached()
+        if self.merged:
+            raise DeltaError(f"the delta {self.name!r} is merged: unmerge() it first")
+        was = self.active
+        if was:
+            self._swap_out()
+            for site in self.sites:
+                if site.part is not None:
+                    taps.switch(site, self._key(site), False)
+            self.active = False
+        return _Off(self, was)
+
+    @torch.no_grad()
+    def enable(self) -> None:
+        """Let the delta act again."""
+        self._require_attached()
+        if self.active:
+            return
+        self._refuse_shared()
+        own = {**self.owned(), **self.head_parameters()}
+        for path, value in self._tuned.items():
+            own[path].copy_(value)
+        self._tuned = {}
+        for site in self.sites:
+            if site.part is not None:
+                taps.switch(site, self._key(site), True)
+        self.active = True
+
+    def _require_attached(self) -> None:
+        if not self._attached:
+            raise DeltaError(f"the delta {self.name!r} is not attached: call attach() first")
+
+    # merging
+
+    @torch.no_grad()
+    def merge(self, *, forget: bool = False) -> None:
+        """Fold the delta into the weights, so that it costs nothing at inference.
+
+        The weights before are kept on the CPU until :meth:`unmerge`, which restores them to the bit, unless `forget`:
+        then the delta is gone and the model is an ordinary one.
+
+        Raises
+        ------
+        DeltaError : a method of the delta is no change of weights; names it, and the model is unchanged.
+        """
+        self._require_attached()
+        if self.merged:
+            raise DeltaError(f"the delta {self.name!r} is merged already")
+        if not self.active:
+            raise DeltaError(f"the delta {self.name!r} is disabled: enable() it first")
+        base: dict[str, Tensor] = {}
+        try:
+            for site in self.sites:
+                if site.part is not None:
+                    self._fold(site, base)
+        except DeltaError:
+            self._restore(base)
+            raise
+        for site in self.sites:
+            if site.part is not None:
+                taps.switch(site, self._key(site), False)
+        self._base = base
+        if forget:
+            self._forget()
+
+    def _fold(self, site: Site, base: dict[str, Tensor]) -> None:
+        """Fold one part into its layer; `base` takes what was there."""
+        assert site.method is not None
+        weight = site.method.merged_weight(site)
+        if weight is None:
+            raise DeltaError(
+                f"{site.method.name} cannot be merged: what it does at {site.path} is no change of a weight. Methods that "
+                "merge are those that add to a weight or scale it: LoRA, IA3, KronA, KAdaptation, BitFit, LNTuning"
+            )
+        for own, new in (("weight", weight), ("bias", site.method.merged_bias(site))):
+            if new is not None:
+                parameter = site.module.get_parameter(own)
+                base.setdefault(f"{site.path}.{own}", parameter.detach().cpu().clone())
+                parameter.copy_(new)
+
+    def _restore(self, base: dict[str, Tensor]) -> None:
+        for path, value in base.items():
+            self.model.get_parameter(path).copy_(value)
+
+    def _forget(self) -> None:
+        self._base = None
+        for site in reversed(self.sites):
+            if site.part is not None:
+                taps.remove(site, self._key(site))
+        attention.release(self.model)
+        del self.model.__dict__["_delta_handles"][self.name]
+        self._attached = self.active = False
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Restore the weights to the bit; the delta acts beside them again."""
+        if self._base is None:
+            raise DeltaError(f"the delta {self.name!r} is not merged")
+        self._restore(self._base)
+        self._base = None
+        for site in self.sites:
+            if site.part is not None:
+                taps.switch(site, self._key(site), True)
+
+    # one vector
+
+    def flatten(self) -> Tensor:
+        """The delta as one float32 vector: what every number differs from its initial value, heads left out.
+
+        In the order of the sites' paths, then of the parameters' names, row by row.
+        """
+        current = {**self.parts(), **self.owned()}
+        rows = [(current[key].detach().float() - self.initial[key].float()).reshape(-1) for key in sorted(current)]
+        return torch.cat(rows) if rows else torch.empty(0)
+
+    @torch.no_grad()
+    def unflatten(self, vector: Tensor) -> None:
+        """Set the delta to its initial state plus a vector as :meth:`flatten` gives it."""
+        current = {**self.parts(), **self.owned()}
+        total = sum(t.numel() for t in current.values())
+        if vector.shape != (total,):
+            raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
+        start = 0
+        for key in sorted(current):
+            tensor = current[key]
+            piece = vector[start : start + tensor.numel()].view_as(tensor)
+            tensor.copy_(self.initial[key].float() + piece.to(device=tensor.device, dtype=torch.float32))
+            start += tensor.numel()
+
+    def save(self, folder: Any) -> None:
+        """Store the delta and the heads; see :func:`deltas.save`."""
+        from .storage import save
+
+        save(self, folder)
+
+
+class _Off:
+    """What ``disable()`` returns: turns the delta on again at the end of a ``with`` block."""
+
+    def __init__(self, handle: Handle, was: bool) -> None:
+        self.handle, self.was = handle, was
+
+    def __enter__(self) -> Handle:
+        return self.handle
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.was:
+            self.handle.enable()

@@ -1,0 +1,206 @@
+"""Hosts: a backbone with the parts that its modules play, by which a delta finds its sites."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .errors import DeltaError, nearest
+from .families import FAMILIES, HEADS
+
+__all__ = ["HOSTS", "Host", "Place", "host_of", "register_host"]
+
+# Family -> role -> path; ``register_host`` adds others.
+HOSTS: dict[str, Mapping[str, str]] = dict(FAMILIES)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module that plays a role.
+
+    Attributes
+    ----------
+    role : ``"attention.query"``, ``"ffn.up"``, ...
+    path : of the module, or of the attribute that holds a function
+    layer : number of its layer; -1 outside of layers
+    stack : what comes before the layers in `path`, ``"encoder"``: equal for modules of one stack
+    rows : ``"query"``, ``"key"`` or ``"value"`` if these rows of a fused layer play the role
+    """
+
+    role: str
+    path: str
+    layer: int
+    stack: str
+    rows: str | None = None
+
+
+def register_host(family: str, roles: Mapping[str, str], *, replace: bool = False) -> None:
+    """Make a family of backbones known: transformers' ``model_type``, or any name to be given to ``host_of``.
+
+    Parameters
+    ----------
+    family : name
+    roles : role -> path, as in ``deltas.families``: ``{"attention.query": "blocks.*.attn.q_proj"}``
+    replace : whether an existing family may be replaced
+
+    Raises
+    ------
+    DeltaError : the family exists.
+    """
+    if family in HOSTS and not replace:
+        raise DeltaError(f"the host {family!r} exists; pass replace=True to put another map in its place")
+    HOSTS[family] = dict(roles)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    first, *rest = [re.escape(part) for part in path.split("*")]
+    body = first + "".join((r"(?P<layer>\d+)" if i == 0 else r"\d+") + part for i, part in enumerate(rest))
+    return re.compile(rf"(?:(?P<stack>.+)\.)?{body}")
+
+
+class Host:
+    """A backbone and its role map.
+
+    Parameters
+    ----------
+    model : the backbone, changed by nothing here
+    roles : role -> path
+    family : name of the map
+
+    Examples
+    --------
+    >>> model = nn.ModuleDict({"q": nn.Linear(3, 4)})
+    >>> Host(model, {"attention.query": "q"}, family="mine").places("attention.query")[0].path
+    'q'
+    """
+
+    def __init__(self, model: nn.Module, roles: Mapping[str, str], *, family: str) -> None:
+        self.model, self.family = model, family
+        self._found = self._search(roles)
+        if not self._found:
+            raise DeltaError(
+                f"no module of this {type(model).__name__} plays a role of the host {family!r}, whose paths are "
+                f"{', '.join(list(roles.values())[:4])}, ... Its modules: {', '.join(self._names()[:12])}, ..."
+            )
+
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.model.named_modules() if name]
+
+    def _search(self, roles: Mapping[str, str]) -> dict[str, list[Place]]:
+        names = [name for name in self._names() if ".deltas." not in f".{name}."]
+        found: dict[str, list[Place]] = {}
+        for role, value in roles.items():
+            for alternative in value.split("|"):
+                path, _, rows = alternative.partition(":")
+                pattern = _pattern(path)
+                known = names
+                if not any(pattern.fullmatch(name) for name in names):  # an attribute that is no module: a function
+                    parent, _, leaf = path.rpartition(".")
+                    holder = _pattern(parent) if parent else None
+                    known = [f"{n}.{leaf}" for n in names if holder and holder.fullmatch(n) and self._has(n, leaf)]
+                for name in known:
+                    if match := pattern.fullmatch(name):
+                        groups = match.groupdict()
+                        layer = int(groups["layer"]) if groups.get("layer") is not None else -1
+                        place = Place(role, name, layer, groups["stack"] or "", rows or None)
+                        found.setdefault(role, []).append(place)
+        for places in found.values():  # the shortest stack is the backbone's own: "embeddings", not "x.y.embeddings"
+            if all(place.layer < 0 for place in places) and not places[0].role.startswith("norm"):
+                depth = min(place.path.count(".") for place in places)
+                places[:] = [place for place in places if place.path.count(".") == depth]
+        return found
+
+    def _has(self, module: str, attribute: str) -> bool:
+        value = getattr(self.model.get_submodule(module), attribute, None)
+        return callable(value)
+
+    @property
+    def roles(self) -> list[str]:
+        """Roles that some module plays."""
+        return list(self._found)
+
+    def places(self, *roles: str, layers: tuple[int, ...] | None = None) -> list[Place]:
+        """Places of these roles (``"norm"`` also means ``"norm.final"``, ...) in the order of layers.
+
+        Raises
+        ------
+        DeltaError : no module plays the role; names those that are played, and the nearest.
+        """
+        chosen: list[Place] = []
+        for role in roles:
+            fitting = [r for r in self._found if r == role] or [r for r in self._found if r.startswith(f"{role}.")]
+            if not fitting:
+                raise DeltaError(
+                    f"no module of this {type(self.model).__name__} (host {self.family!r}) plays the role {role!r}. "
+                    f"{nearest(role, self._found)} For your own modules pass host={{'{role}': 'path.*.module'}}."
+                )
+            for name in fitting:
+                chosen += [p for p in self._found[name] if p not in chosen]
+        if layers is not None:
+            have = sorted({p.layer for p in chosen if p.layer >= 0})
+            if missing := sorted(set(layers) - set(have)):
+                raise DeltaError(f"layers {missing} do not exist; this host has layers {have}")
+            chosen = [p for p in chosen if p.layer in layers]
+        return sorted(chosen, key=lambda p: (p.stack, p.layer))
+
+    def has(self, role: str) -> bool:
+        """Whether some module plays `role`."""
+        return role in self._found or any(r.startswith(f"{role}.") for r in self._found)
+
+    def heads(self) -> list[str]:
+        """Paths of the modules that belong to a task, ``"classifier"``; on top of the backbone alone."""
+        return [name for name, _ in self.model.named_children() if name in HEADS]
+
+
+def host_of(model: nn.Module, host: Host | str | Mapping[str, str] | None = None) -> Host:
+    """The host of a model.
+
+    Parameters
+    ----------
+    model : any module
+    host : name of a family, or a map of your own, role -> path; None takes the family by ``model.config.model_type``, and
+        else the one with most roles
+
+    Raises
+    ------
+    DeltaError : no family fits; lists them and the modules of the model.
+    """
+    if isinstance(host, Host):
+        return host
+    if isinstance(host, Mapping):
+        return Host(model, host, family="explicit")
+    if host is None:
+        config: Any = getattr(model, "config", None)
+        host = getattr(config, "model_type", None)
+        if host is None and (inner := [m for m in model.children() if hasattr(m, "config")]):
+            host = getattr(inner[0].config, "model_type", None)
+    if host in HOSTS:
+        return Host(model, HOSTS[host], family=host)
+    if host is not None and not hasattr(model, "config"):
+        raise DeltaError(f"unknown host {host!r}. {nearest(host, HOSTS)}")
+    guess = _guess(model)
+    if guess is None:
+        names = [name for name, _ in model.named_modules() if name]
+        raise DeltaError(
+            f"no role map for this {type(model).__name__}"
+            + (f" (model_type {host!r})" if host else "")
+            + f". Known hosts: "
+            f"{', '.join(HOSTS)}. Pass a map of yours, host={{'attention.query': 'blocks.*.q', ...}}; its modules: "
+            f"{', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+        )
+    return guess
+
+
+def _guess(model: nn.Module) -> Host | None:
+    fitting = []
+    for family, roles in HOSTS.items():
+        try:
+            fitting.append(Host(model, roles, family=family))
+        except DeltaError:
+            continue
+    best = max(fitting, key=lambda h: len(h.roles), default=None)
+    return best if best is not None and best.has("attention.query") and best.has("ffn") else None

@@ -1,0 +1,191 @@
+"""How parts enter a linear layer: the one place that replaces a layer's ``forward`` while a delta is attached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import DeltaError
+from .hosts import Place
+from .space import is_layer
+
+__all__ = ["LinearPart", "folded", "linear_size", "matrix", "plain_linear"]
+
+THIRDS = {"query": 0, "key": 1, "value": 2}
+
+
+class LinearPart(nn.Module):
+    """A part in a linear layer ``z = W h + b``; subclasses give one or several of three things.
+
+    Attributes
+    ----------
+    rows : slice of z that the part sees, of a fused layer
+    """
+
+    rows: slice | None = None
+
+    def before(self, host: nn.Module, h: Tensor) -> Tensor:
+        """What the matrix sees in place of h."""
+        return h
+
+    def addend(self, host: nn.Module, h: Tensor) -> Tensor | None:
+        """What is added to z, (..., out_features), made of h alone."""
+        return None
+
+    def after(self, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
+        """What takes the place of z; overridden only by parts that need z, because that costs a Lorentz layer more."""
+        return z
+
+
+def linear_size(module: nn.Module, place: Place) -> tuple[int, int]:
+    """Columns of a layer's matrix, and free coordinates of its result (of its rows that play the role)."""
+    weight = getattr(module, "weight", None)
+    if is_layer(module):
+        assert isinstance(weight, Tensor)
+        bounded = getattr(module, "log_scale", None) is not None
+        size = (weight.shape[1], weight.shape[0] - bounded)
+    elif type(module).__name__ == "Conv1D" and isinstance(weight, Tensor):  # transformers' layer, stored transposed
+        size = (weight.shape[0], weight.shape[1])
+    elif isinstance(getattr(module, "in_features", None), int) and isinstance(
+        getattr(module, "out_features", None), int
+    ):
+        features: Any = module
+        size = (features.in_features, features.out_features)
+    else:
+        raise DeltaError(
+            f"{place.path} is a {type(module).__name__}, which is no linear layer (it has no in_features and out_features); "
+            f"the role {place.role!r} needs one"
+        )
+    return (size[0], size[1] // 3) if place.rows else size
+
+
+def rows_of(module: nn.Module, place: Place) -> slice | None:
+    """Rows of a fused layer that play the role."""
+    if place.rows is None:
+        return None
+    n = linear_size(module, place)[1]
+    return slice(THIRDS[place.rows] * n, (THIRDS[place.rows] + 1) * n)
+
+
+def matrix(module: Any, rows: slice | None = None) -> Tensor:
+    """The matrix (out_features, in_features) that makes the free coordinates of a layer's result, or rows of it."""
+    weight: Tensor = module.weight
+    if type(module).__name__ == "Conv1D":
+        weight = weight.T
+    elif is_layer(module) and getattr(module, "log_scale", None) is not None:
+        weight = weight[1:]
+    return weight if rows is None else weight[rows]
+
+
+def folded(module: Any, rows: slice | None, new: Tensor) -> Tensor:
+    """The layer's weight, as it is stored, with ``matrix(module, rows)`` replaced by `new`."""
+    weight: Tensor = module.weight.detach().clone()
+    stored = weight.T if type(module).__name__ == "Conv1D" else weight
+    if is_layer(module) and getattr(module, "log_scale", None) is not None:
+        stored = stored[1:]
+    (stored if rows is None else stored[rows]).copy_(new)
+    return weight
+
+
+def plain_linear(module: nn.Module) -> bool:
+    """Whether a module computes ``F.linear`` of its weight and bias, and nothing else."""
+    return type(module) is nn.Linear
+
+
+class Junction(nn.Module):
+    """Child ``deltas`` of a linear layer, that holds the parts of all deltas there and runs the layer with them.
+
+    The layer's ``forward`` becomes this object's :meth:`run`, a bound method: a deep copy of the model binds it to the copy.
+    """
+
+    def __init__(self, host: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["host"] = host  # not a child: the host owns this, not the other way round
+        self.active: list[LinearPart] = []
+
+    def run(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The layer's forward."""
+        host: Any = self.host
+        parts = self.active
+        if len(parts) == 1 and plain_linear(host) and not torch.is_autocast_enabled(x.device.type):
+            fused = getattr(parts[0], "fused", None)
+            if fused is not None and parts[0].rows is None:
+                return fused(x, host.weight, host.bias)
+        if is_layer(host):
+            return self._run_layer(host, x, **kwargs)
+        h = x
+        for part in parts:
+            h = part.before(host, h)
+        z = type(host).forward(host, h, *args, **kwargs)
+        return self._finish(host, h, z)
+
+    def _finish(self, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
+        for part in self.active:
+            if (more := _padded(part, host, h, z.shape[-1])) is not None:
+                z = z + more
+            if type(part).after is not LinearPart.after:
+                if part.rows is None:
+                    z = part.after(host, h, z)
+                else:
+                    a, b = part.rows.start, part.rows.stop
+                    z = torch.cat([z[..., :a], part.after(host, h, z[..., a:b]), z[..., b:]], -1)
+        return z
+
+    def _run_layer(self, host: Any, x: Tensor, *, addend: Tensor | None = None, **kwargs: Any) -> Any:
+        h = host.prepare(x)
+        for part in self.active:
+            h = part.before(host, h)
+        if all(type(part).after is LinearPart.after for part in self.active):
+            for part in self.active:
+                if (more := part.addend(host, h)) is not None:
+                    addend = more if addend is None else addend + more
+            return host.map(h, addend=addend, **kwargs)
+        z = host.preactivation(h)
+        time = z.shape[-1] - linear_size(host, Place("", "", -1, ""))[1]
+        u = self._finish(host, h, z[..., time:])
+        u = u if addend is None else u + addend
+        return host.finish(torch.cat([z[..., :time], u], -1) if time else u, **kwargs)
+
+
+def _padded(part: LinearPart, host: nn.Module, h: Tensor, size: int) -> Tensor | None:
+    more = part.addend(host, h)
+    if more is None or part.rows is None:
+        return more
+    return F.pad(more, (part.rows.start, size - part.rows.stop))
+
+
+def insert(host: nn.Module, key: str, part: nn.Module, place: Place) -> None:
+    """Put a part into a linear layer under `key`."""
+    assert isinstance(part, LinearPart)
+    part.rows = rows_of(host, place)
+    junction = host._modules.get("deltas")
+    if not isinstance(junction, Junction):
+        junction = Junction(host)
+        host.add_module("deltas", junction)
+        host.forward = junction.run
+    junction.add_module(key, part)
+    junction.active.append(part)
+
+
+def remove(host: nn.Module, key: str) -> None:
+    """Take a part out; with the last one the layer is what it was."""
+    junction = host._modules["deltas"]
+    assert isinstance(junction, Junction)
+    part = junction._modules.pop(key)
+    junction.active = [other for other in junction.active if other is not part]
+    if not any(True for _ in junction.children()):
+        del host._modules["deltas"]
+        del host.__dict__["forward"]
+
+
+def switch(host: nn.Module, key: str, on: bool) -> None:
+    """Let a part act, or not."""
+    junction = host._modules["deltas"]
+    assert isinstance(junction, Junction)
+    part = junction._modules[key]
+    others = [other for other in junction.active if other is not part]
+    wanted = {id(p) for p in others} | ({id(part)} if on else set())
+    junction.active = [p for p in junction.children() if id(p) in wanted and isinstance(p, LinearPart)]

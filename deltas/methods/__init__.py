@@ -1,0 +1,29 @@
+"""The methods of delta tuning, one a file."""
+
+from __future__ import annotations
+
+from ..base import Delta
+from ..errors import DeltaError
+from .adapter import Adapter, Pfeiffer
+from .lora import LoRA
+from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
+from .prefix import PrefixTuning
+
+__all__ = ["DELTAS", "register_delta"]
+
+DELTAS: dict[str, type[Delta]] = {
+    cls.__name__: cls for cls in (FullFineTuning, HeadOnly, LoRA, Adapter, Pfeiffer, BitFit, LNTuning, PrefixTuning)
+}
+
+
+def register_delta(cls: type[Delta]) -> type[Delta]:
+    """Make a method of yours known by the name of its class; a decorator.
+
+    Raises
+    ------
+    DeltaError : the name is taken.
+    """
+    if DELTAS.get(cls.__name__, cls) is not cls:
+        raise DeltaError(f"a method {cls.__name__!r} exists; give yours another name")
+    DELTAS[cls.__name__] = cls
+    return cls

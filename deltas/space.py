@@ -1,0 +1,125 @@
+"""The geometry in which a delta works, chosen from the module that it meets. The only file that knows `lorentz`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lorentz
+from lorentz.flat import EuclideanLinear
+
+__all__ = ["Euclidean", "Hyperboloid", "Space", "geometry", "is_layer", "space_of"]
+
+
+@runtime_checkable
+class Space(Protocol):
+    """What a method needs to know of a geometry; every method is written once against it.
+
+    A delta works on free coordinates (space coordinates of points) and lifts what it adds, so it never leaves the
+    hyperboloid. ``columns`` is the number of coordinates that a matrix sees besides the free ones: 0, or 1 for the time.
+    """
+
+    name: str
+    columns: int
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Free coordinates of x: all of them, or the space part of points."""
+
+    def lift(self, u: Tensor) -> Tensor:
+        """What has the free coordinates `u`."""
+
+    def linear(self, u: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``weight`` (m, n + columns) times what has the free coordinates `u` (..., n), origin at 0."""
+
+    def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
+        """``weight`` (m, in_features) times what ``host.weight`` multiplies, where the layer `host` sees `h`."""
+
+
+class Euclidean:
+    """Flat space: coordinates are what they seem."""
+
+    name, columns = "euclidean", 0
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """`x` itself."""
+        return x
+
+    def lift(self, u: Tensor) -> Tensor:
+        """`u` itself."""
+        return u
+
+    def linear(self, u: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``u W^T + b``."""
+        return F.linear(u, weight, bias)
+
+    def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
+        """``h W^T``."""
+        return F.linear(h, weight)
+
+    def __repr__(self) -> str:
+        return "Euclidean()"
+
+
+class Hyperboloid:
+    r"""The Lorentz model of curvature -1/k: matrices see the time of a point too.
+
+    :math:`\mathrm{linear}(u) = W\,(\sqrt{k + |u|^2} - \sqrt k,\ u) + b`, for k to infinity that of flat space.
+
+    Parameters
+    ----------
+    manifold : lorentz.Lorentz
+    """
+
+    name, columns = "lorentz", 1
+
+    def __init__(self, manifold: lorentz.Lorentz) -> None:
+        self.manifold = manifold
+
+    @property
+    def k(self) -> float:
+        """Minus the inverse of the curvature."""
+        return float(self.manifold.k)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Space coordinates."""
+        return x[..., 1:]
+
+    def lift(self, u: Tensor) -> Tensor:
+        """The point with the space coordinates `u`."""
+        return self.manifold.lift(u)
+
+    def linear(self, u: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Time above that of the origin, and space."""
+        k = self.manifold.k.to(u)
+        square = (u * u).sum(-1, keepdim=True)
+        time = square / ((k + square).sqrt() + k.sqrt())
+        return torch.addcmul(F.linear(u, weight[:, 1:], bias), time, weight[:, 0])
+
+    def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
+        """As ``LorentzLinear`` multiplies: the whole point, from the origin if the layer is centred."""
+        if not getattr(host, "centred", False):
+            return F.linear(h, weight)
+        return F.linear(h, weight, -self.manifold.k.sqrt().to(weight) * weight[:, 0])
+
+    def __repr__(self) -> str:
+        return f"Hyperboloid(k={self.k:g})"
+
+
+def space_of(module: nn.Module) -> Space:
+    """The geometry of a module's result: that of its ``manifold``, ``manifold_out`` first; flat where it has none."""
+    manifold = getattr(module, "manifold_out", None) or getattr(module, "manifold", None)
+    return Hyperboloid(manifold) if isinstance(manifold, lorentz.Lorentz) else Euclidean()
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a linear layer is one of `lorentz`, which works in the steps ``prepare``, ``preactivation``, ``finish``."""
+    return isinstance(module, lorentz.LorentzLinear | EuclideanLinear)
+
+
+def geometry(model: nn.Module) -> dict[str, Any]:
+    """Geometry and k of a model, as a checkpoint names them."""
+    found = [m for m in model.modules() if isinstance(m, lorentz.Lorentz)]
+    return {"geometry": "lorentz", "k": float(found[0].k)} if found else {"geometry": "euclidean", "k": None}

@@ -1,0 +1,190 @@
+"""Deltas in files: ``delta.safetensors`` with the numbers and ``delta.json`` with what they are for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .errors import DeltaError
+from .handle import Handle, attach, handles
+from .hosts import Host
+from .space import geometry
+from .spec import from_config, to_config
+
+__all__ = ["fingerprint", "load", "save"]
+
+SCHEMA = 1
+
+
+def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the backbone's parameters and buffers as they were before any delta, heads left out.
+
+    Parameters
+    ----------
+    heads : paths of modules that belong to a task
+    """
+    initial: dict[str, Tensor] = {}
+    for handle in handles(model).values():
+        if handle.merged:
+            initial.update(handle._base or {})
+        if handle.active:
+            initial.update({path: handle.initial[path] for path in handle.owned()})
+    digest = sha256()
+    skip = tuple(f"{head}." for head in heads)
+    foreign = {id(t) for handle in handles(model).values() for t in handle.parts().values()}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if name.startswith(skip) or id(tensor) in foreign or ".deltas." in f".{name}":
+            continue
+        value = initial.get(name, tensor).detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def save(handle: Handle, folder: str | Path) -> None:
+    """Store a delta and its heads. Written to a temporary name and renamed, so that no half file is left.
+
+    Parameters
+    ----------
+    handle : of the delta
+    folder : is made; holds ``delta.safetensors`` and ``delta.json``
+    """
+    tensors = {**handle.parts(), **handle.owned(), **handle.head_parameters()}
+    if not handle.active:  # the values of owned parameters are put by while a delta is off
+        tensors |= handle._tuned
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    first = next(iter(values.values()), torch.empty(0))
+    heads = tuple(handle.heads)
+    document = {
+        "schema": SCHEMA,
+        "methods": to_config(handle.spec),
+        "name": handle.name,
+        "sites": [[site.path, site.place.role, site.kind] for site in handle.sites],
+        "heads": list(heads),
+        "backbone_sha256": fingerprint(handle.model, heads=heads),
+        **geometry(handle.model),
+        "hyrel": _version(),
+        "dtype": str(first.dtype).removeprefix("torch."),
+    }
+    _replace(folder / "delta.safetensors", lambda path: save_file(values, path))
+    text = json.dumps(document, indent=1)
+    _replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _version() -> str:
+    try:
+        return version("hyrel")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    host: Host | str | Mapping[str, str] | None = None,
+    force: bool = False,
+) -> Handle:
+    """Attach a stored delta to a model.
+
+    Parameters
+    ----------
+    model : the backbone that the delta was trained on
+    folder : as :func:`save` wrote it
+    name : another name than the stored one
+    host : as for :func:`attach`
+    force : attach to a backbone with other weights
+
+    Raises
+    ------
+    DeltaError : the files are missing, broken or of another program; the backbone is another; tensors are missing, unknown
+        or of another shape. The model is unchanged then.
+    """
+    document, tensors = read(Path(folder))
+    spec = from_config(document["methods"])
+    heads = tuple(document["heads"])
+    found = fingerprint(model, heads=heads)
+    if found != document["backbone_sha256"] and not force:
+        raise DeltaError(
+            f"the delta in {folder} belongs to another backbone (SHA-256 {document['backbone_sha256'][:12]}..., this one has "
+            f"{found[:12]}...): load the model that it was trained on, or pass force=True"
+        )
+    here = geometry(model)
+    if here["geometry"] != document["geometry"]:
+        raise DeltaError(
+            f"the delta in {folder} is of a {document['geometry']} backbone, this one is {here['geometry']}"
+        )
+    handle = attach(model, spec, name=document["name"] if name is None else name, host=host, heads=heads)
+    try:
+        _fill(handle, tensors, folder)
+    except DeltaError:
+        handle.detach()
+        raise
+    return handle
+
+
+@torch.no_grad()
+def _fill(handle: Handle, tensors: dict[str, Tensor], folder: str | Path) -> None:
+    own = {**handle.parts(), **handle.owned(), **handle.head_parameters()}
+    missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    if missing or unknown:
+        raise DeltaError(
+            f"{folder} does not fit this model: it lacks {', '.join(missing[:3]) or 'nothing'}"
+            f"{' ...' if len(missing) > 3 else ''} and has beyond it {', '.join(unknown[:3]) or 'nothing'}"
+        )
+    for key, tensor in own.items():
+        if tensors[key].shape != tensor.shape:
+            raise DeltaError(
+                f"{key} in {folder} has the shape {tuple(tensors[key].shape)}, here it has {tuple(tensor.shape)}"
+            )
+    for key, tensor in own.items():
+        tensor.copy_(tensors[key])
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Document and tensors of a folder, checked."""
+    for name in ("delta.json", "delta.safetensors"):
+        if not (folder / name).is_file():
+            if (folder / "adapter_config.json").is_file():
+                raise DeltaError(f"{folder} is a checkpoint of peft: read it by deltas.from_peft(folder, model)")
+            raise DeltaError(f"no {name} in {folder}; a stored delta is a folder with delta.json and delta.safetensors")
+    try:
+        document = json.loads((folder / "delta.json").read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DeltaError(f"{folder / 'delta.json'} is broken: {error}") from None
+    wanted = {"schema", "methods", "name", "heads", "backbone_sha256", "geometry"}
+    if not isinstance(document, dict) or not wanted <= set(document):
+        raise DeltaError(f"{folder / 'delta.json'} was not written by hyrel: it lacks {sorted(wanted - set(document))}")
+    if document["schema"] > SCHEMA:
+        raise DeltaError(
+            f"{folder} has schema {document['schema']}, this version of hyrel reads up to {SCHEMA}: update hyrel"
+        )
+    try:
+        tensors = load_file(folder / "delta.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise DeltaError(f"{folder / 'delta.safetensors'} is broken or cut off: {error}") from None
+    return document, tensors
