@@ -5,6 +5,7 @@ dataclass and is written once for both geometries.
 """
 
 from .base import Combination, Delta, Site
+from .check import Check, Report, check
 from .errors import DeltaError
 from .handle import Handle, attach, handles
 from .hosts import HOSTS, Host, host_of, register_host
@@ -22,6 +23,7 @@ __all__ = [
     "HOSTS",
     "Adapter",
     "BitFit",
+    "Check",
     "Combination",
     "Delta",
     "DeltaError",
@@ -34,8 +36,10 @@ __all__ = [
     "Pfeiffer",
     "Plan",
     "PrefixTuning",
+    "Report",
     "Site",
     "attach",
+    "check",
     "handles",
     "host_of",
     "load",

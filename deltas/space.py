@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -123,3 +124,10 @@ def geometry(model: nn.Module) -> dict[str, Any]:
     """Geometry and k of a model, as a checkpoint names them."""
     found = [m for m in model.modules() if isinstance(m, lorentz.Lorentz)]
     return {"geometry": "lorentz", "k": float(found[0].k)} if found else {"geometry": "euclidean", "k": None}
+
+
+def off_manifold(model: nn.Module, call: Callable[[], Any]) -> list[str]:
+    """One line for every layer that leaves the hyperboloid during a call."""
+    with lorentz.check.watch(model) as report:
+        call()
+    return report.failures

@@ -8,9 +8,14 @@ from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["sentence_encoder"]
+__all__ = ["packaged_folder", "sentence_encoder"]
 
 _PACKAGED = "all-MiniLM-L6-v2"
+
+
+def packaged_folder() -> Path:
+    """Folder of all-MiniLM-L6-v2 in its package."""
+    return _folder(_PACKAGED)
 
 
 def _folder(name: str) -> Path:
