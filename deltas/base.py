@@ -144,6 +144,7 @@ class Delta:
             module = host.model.get_submodule(path)
             size = (0, 0)
             if kind == "linear":
+                _refuse_bypassed(host, place)
                 size = linear_size(module, place)
             elif kind == "attention":
                 size = attention_size(module, self._key_of(host, place), place)
@@ -155,6 +156,16 @@ class Delta:
         role = f"{place.role}.key"
         near = [p for p in host.places(role) if p.path.startswith(f"{place.path}.")] if host.has(role) else []
         return host.model.get_submodule(near[0].path) if near else None
+
+
+def _refuse_bypassed(host: Host, place: Place) -> None:
+    """A linear layer whose weight is read past its ``forward`` would have a delta without effect."""
+    parent = host.model.get_submodule(place.path.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        raise DeltaError(
+            f"{place.path} belongs to torch's nn.MultiheadAttention, which reads the weight and never calls the layer: a delta "
+            "there would do nothing. Use an attention with linear layers of its own, or other roles"
+        )
 
 
 @dataclass(frozen=True)

@@ -148,10 +148,11 @@ class _Bench:
         return Check(name, off <= self.tolerance, f"off by {off:.1e}")
 
     @torch.no_grad()
-    def nudge(self, handle: Handle) -> None:
+    def nudge(self, handle: Handle, *, heads: bool = True) -> None:
         """Move all parameters a little."""
         generator = torch.Generator().manual_seed(0)
-        for parameter in handle.parameters():
+        skip = () if heads else handle.head_parameters()
+        for parameter in (p for name, p in handle.named_parameters() if name not in skip):
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(NUDGE * noise.to(parameter))
 
@@ -181,10 +182,10 @@ class _Bench:
         """A deep copy acts alike, and a change of it does not come back."""
         twin = copy.deepcopy(self.model)
         yield self.close("deep copy acts alike", self.call(twin), tuned)
-        self.nudge(handles(twin)[handle.name])
+        self.nudge(handles(twin)[handle.name], heads=False)
         changed = self.call(twin)
         yield self.close("deep copy is independent", self.call(self.model), tuned)
-        if list(handle.parts()) or list(handle.owned()):
+        if handle.count():
             yield Check("deep copy has a delta of its own", not torch.equal(changed, tuned))
 
     def low_precision(self) -> Check:
@@ -194,8 +195,11 @@ class _Bench:
             k: v.to(torch.bfloat16) if isinstance(v, Tensor) and v.is_floating_point() else v
             for k, v in self.inputs.items()
         }
-        with torch.no_grad():
-            output = _output(twin(**inputs))
+        try:
+            with torch.no_grad():
+                output = _output(twin(**inputs))
+        except RuntimeError as error:
+            return Check("bfloat16", False, str(error).splitlines()[0])
         finite = bool(torch.isfinite(output).all())
         return Check(
             "bfloat16", output.dtype == torch.bfloat16 and finite, f"{output.dtype}{'' if finite else ', not finite'}"

@@ -80,9 +80,10 @@ def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> lis
     """Paths of the heads; those that are named must exist."""
     if heads is None:
         return host.heads()
-    modules = {path: module for path, module in model.named_modules() if path}
+    modules = dict(model.named_modules())
     for path in heads:
-        lookup(modules, path, kind="head")
+        if path not in modules:
+            lookup(dict(model.named_children()), path, kind="head")
     return list(heads)
 
 

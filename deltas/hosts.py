@@ -88,7 +88,8 @@ class Host:
             )
 
     def _names(self) -> list[str]:
-        return [name for name, _ in self.model.named_modules() if name]
+        # With the second name of a module that two layers share: an activation function, for example.
+        return [name for name, _ in self.model.named_modules(remove_duplicate=False) if name]
 
     def _search(self, roles: Mapping[str, str]) -> dict[str, list[Place]]:
         names = [name for name in self._names() if ".deltas." not in f".{name}."]

@@ -1,0 +1,86 @@
+"""Role maps: every family finds what it names, and a miss says what exists."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import deltas
+from deltas import DeltaError, LoRA
+from deltas.hosts import HOSTS, Host, host_of
+
+from .backbones import backbone
+
+# backbone of the tests -> role -> number of modules that play it, counted from the architecture
+COUNTS = {
+    "bert": {"attention": 2, "attention.query": 2, "attention.out": 2, "ffn.up": 2, "ffn.down": 2, "norm.attention": 2,
+             "norm.ffn": 2, "norm.embeddings": 1, "embeddings": 1, "encoder": 1, "ffn.activation": 2},
+    "gpt2": {"attention": 2, "attention.qkv": 2, "attention.value": 2, "ffn.down": 2, "norm.final": 1, "embeddings": 1},
+    "t5": {"attention": 4, "attention.query": 4, "cross": 2, "cross.value": 2, "ffn.up": 4, "norm.layer": 10, "norm.final": 2},
+    "vit": {"attention": 2, "attention.query": 2, "ffn.up": 2, "norm.final": 1},
+    "lorentz": {"attention": 2, "attention.key": 2, "ffn.up": 2, "ffn.activation": 2, "norm.layer": 4, "norm.final": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_families(name: str) -> None:
+    host = host_of(backbone(name))
+    assert {role: len(host.places(role)) for role in COUNTS[name]} == COUNTS[name]
+
+
+def test_encoder_and_decoder_are_two_stacks() -> None:
+    places = host_of(backbone("t5")).places("attention.query")
+    assert [(p.stack, p.layer) for p in places] == [("decoder", 0), ("decoder", 1), ("encoder", 0), ("encoder", 1)]
+
+
+def test_layers() -> None:
+    model = backbone("bert")
+    handle = deltas.attach(model, LoRA(rank=1, layers=(1,)))
+    assert {site.place.layer for site in handle.sites} == {1}
+    with pytest.raises(DeltaError, match=r"layers \[7\] do not exist; this host has layers \[0, 1\]"):
+        deltas.plan(model, LoRA(layers=(7,)))
+
+
+def test_a_role_that_nothing_plays() -> None:
+    with pytest.raises(DeltaError, match="Did you mean 'attention.query'"):
+        deltas.plan(backbone("bert"), LoRA(roles=("attention.querry",)))
+
+
+def test_an_unknown_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(DeltaError, match=r"Pass a map of yours.*its modules: 0"):
+        deltas.plan(model, LoRA())
+    with pytest.raises(DeltaError, match="unknown host 'brt'. Did you mean 'bert'"):
+        host_of(model, "brt")
+    with pytest.raises(DeltaError, match="plays a role of the host 'explicit'"):
+        host_of(model, {"attention.query": "nowhere.*.q"})
+
+
+def test_a_host_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deltas.hosts.HOSTS", dict(HOSTS))
+    deltas.register_host("mine", {"attention.query": "*.q"})
+    with pytest.raises(DeltaError, match="exists"):
+        deltas.register_host("mine", {})
+    model = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(2, 3)}) for _ in range(3)])
+    assert deltas.plan(model, LoRA(rank=1, roles=("attention.query",)), host="mine").parameters == 3 * (2 + 3)
+
+
+def test_rows_of_a_fused_layer() -> None:
+    """LoRA on the values of GPT-2 changes the last third of what the fused layer returns."""
+    model = backbone("gpt2")
+    handle = deltas.attach(model, LoRA(rank=2, roles=("attention.value",)))
+    module = model.get_submodule(handle.sites[0].path)
+    x = torch.randn(1, 3, 32)
+    before = module(x)
+    torch.nn.init.ones_(handle.sites[0].part.B)  # type: ignore[union-attr,arg-type]
+    change = module(x) - before
+    assert not change[..., :64].any() and change[..., 64:].abs().min() > 0
+
+
+def test_a_wrapped_backbone_is_found() -> None:
+    """The configuration of a child counts, and paths begin at the outer model."""
+    outer = nn.Module()
+    outer.body = backbone("bert")
+    assert host_of(outer).places("attention.query")[0].path.startswith("body.bert.encoder")
+    assert isinstance(host_of(outer), Host)

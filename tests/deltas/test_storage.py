@@ -1,0 +1,147 @@
+"""Deltas in files: what is written, and every file that must be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import deltas
+from deltas import Adapter, BitFit, DeltaError, LoRA, PrefixTuning
+from deltas.storage import fingerprint
+
+from .backbones import backbone, nudge, result, state
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    model = backbone("bert")
+    handle = deltas.attach(model, LoRA(rank=2) + BitFit(), name="mine")
+    nudge(handle)
+    handle.save(tmp_path / "delta")
+    return tmp_path / "delta"
+
+
+def refuse(folder: Path, match: str, name: str = "bert", **options: Any) -> None:
+    model = backbone(name)
+    before = state(model)
+    with pytest.raises(DeltaError, match=match):
+        deltas.load(model, folder, **options)
+    assert not deltas.handles(model)
+    assert all(torch.equal(before[k], v) for k, v in state(model).items())
+
+
+def test_document(stored: Path) -> None:
+    document = json.loads((stored / "delta.json").read_text())
+    assert document["schema"] == 1 and document["geometry"] == "euclidean" and document["k"] is None
+    assert [entry["method"] for entry in document["methods"]] == ["LoRA", "BitFit"]
+    assert document["methods"][0]["config"]["rank"] == 2
+    assert document["heads"] == ["classifier"] and document["dtype"] == "float32"
+    assert document["backbone_sha256"] == fingerprint(backbone("bert"), heads=("classifier",))
+    assert sorted(p.name for p in stored.iterdir()) == ["delta.json", "delta.safetensors"]
+
+
+def test_round_trip_and_name(stored: Path) -> None:
+    model = backbone("bert")
+    handle = deltas.load(model, stored)
+    assert handle.name == "mine"
+    handle.save(stored.parent / "again")
+    first, second = load_file(stored / "delta.safetensors"), load_file(stored.parent / "again" / "delta.safetensors")
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    assert deltas.load(backbone("bert"), stored, name="other").name == "other"
+
+
+def test_a_disabled_delta_is_stored_as_it_was(tmp_path: Path) -> None:
+    model = backbone("bert")
+    handle = deltas.attach(model, BitFit())
+    nudge(handle)
+    want = result(model, "bert")
+    handle.disable()
+    handle.save(tmp_path / "d")
+    handle.detach()
+    deltas.load(model, tmp_path / "d")
+    torch.testing.assert_close(result(model, "bert"), want)
+
+
+def test_the_fingerprint_is_of_the_backbone_alone() -> None:
+    model = backbone("bert")
+    want = fingerprint(model, heads=("classifier",))
+    handle = deltas.attach(model, LoRA(rank=2) + BitFit())
+    nudge(handle)
+    assert fingerprint(model, heads=("classifier",)) == want
+    handle.merge()
+    assert fingerprint(model, heads=("classifier",)) == want
+    handle.unmerge()
+    handle.disable()
+    assert fingerprint(model, heads=("classifier",)) == want
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    assert fingerprint(model, heads=("classifier",)) != want
+
+
+def test_another_backbone(stored: Path) -> None:
+    model = backbone("bert")
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    with pytest.raises(DeltaError, match=r"another backbone .* force=True"):
+        deltas.load(model, stored)
+    assert not deltas.handles(model)
+    deltas.load(model, stored, force=True)
+
+
+def test_another_architecture(stored: Path) -> None:
+    refuse(stored, "fit this model|has the shape|geometry|backbone, this one", name="lorentz", force=True)
+    refuse(stored, "unknown head", name="gpt2", force=True)
+
+
+def test_broken_files(stored: Path) -> None:
+    data = (stored / "delta.safetensors").read_bytes()
+    (stored / "delta.safetensors").write_bytes(data[: len(data) // 2])
+    refuse(stored, "broken or cut off")
+    (stored / "delta.safetensors").write_bytes(b"")
+    refuse(stored, "broken or cut off")
+    (stored / "delta.safetensors").write_bytes(data)
+    text = (stored / "delta.json").read_text()
+    (stored / "delta.json").write_text(text[:40])
+    refuse(stored, "delta.json is broken")
+    (stored / "delta.json").write_text("[1]")
+    refuse(stored, "not written by hyrel")
+    (stored / "delta.json").write_text(text.replace('"schema": 1', '"schema": 99'))
+    refuse(stored, "update hyrel")
+    (stored / "delta.json").write_text(text.replace('"LoRA"', '"LoRa"'))
+    refuse(stored, "Did you mean 'LoRA'")
+    (stored / "delta.json").write_text(text.replace('"rank"', '"rnk"'))
+    refuse(stored, "no option 'rnk'")
+
+
+def test_missing_files(stored: Path) -> None:
+    refuse(stored / "nowhere", "no delta.json")
+    (stored / "delta.safetensors").unlink()
+    refuse(stored, "no delta.safetensors")
+    (stored / "delta.json").unlink()
+    (stored / "adapter_config.json").write_text("{}")
+    refuse(stored, "from_peft")
+
+
+def test_tensors_that_do_not_fit(stored: Path) -> None:
+    tensors = load_file(stored / "delta.safetensors")
+    key = next(k for k in tensors if k.endswith(":A"))
+    save_file({k: v for k, v in tensors.items() if k != key}, stored / "delta.safetensors")
+    refuse(stored, "lacks bert.encoder")
+    save_file({**tensors, "foreign": torch.zeros(1)}, stored / "delta.safetensors")
+    refuse(stored, "beyond it foreign")
+    save_file({**tensors, key: torch.zeros(1, 1)}, stored / "delta.safetensors")
+    refuse(stored, "has the shape")
+
+
+@pytest.mark.parametrize("name", ["bert", "lorentz"])
+def test_size(name: str, tmp_path: Path) -> None:
+    """No more than the numbers: shared parameters are stored once."""
+    handle = deltas.attach(backbone(name), Adapter(bottleneck=16) + PrefixTuning(length=8, hidden=16), heads=[])
+    handle.save(tmp_path)
+    header = int.from_bytes((tmp_path / "delta.safetensors").read_bytes()[:8], "little")
+    assert (tmp_path / "delta.safetensors").stat().st_size == 8 + header + 4 * handle.count()
