@@ -163,8 +163,8 @@ def _refuse_bypassed(host: Host, place: Place) -> None:
     parent = host.model.get_submodule(place.path.rpartition(".")[0])
     if isinstance(parent, nn.MultiheadAttention):
         raise DeltaError(
-            f"{place.path} belongs to torch's nn.MultiheadAttention, which reads the weight and never calls the layer: a delta "
-            "there would do nothing. Use an attention with linear layers of its own, or other roles"
+            f"{place.path} belongs to torch's nn.MultiheadAttention, which reads the weight and never calls the layer: a "
+            "delta there would do nothing. Use an attention with linear layers of its own, or other roles"
         )
 
 

@@ -92,7 +92,7 @@ def test_trained_parameters_of_the_backbone_change_hands() -> None:
     model, x = plain()
     before = state(model)
     first = deltas.attach(model, BitFit(), host=HOST, name="first")
-    with pytest.raises(DeltaError, match="trains .*bias"):
+    with pytest.raises(DeltaError, match=r"trains .*bias"):
         deltas.attach(model, FullFineTuning(), host=HOST, name="second")
     assert set(deltas.handles(model)) == {"first"}
     nudge(first)
@@ -170,7 +170,7 @@ def test_heads_train_and_come_back() -> None:
     nudge(handle)
     handle.detach()
     assert all(torch.equal(before[k], v) for k, v in state(model).items())
-    with pytest.raises(DeltaError, match="unknown head 'clasifier'. Did you mean 'classifier'"):
+    with pytest.raises(DeltaError, match=r"unknown head 'clasifier'. Did you mean 'classifier'"):
         deltas.attach(model, LoRA(), heads=["clasifier"])
 
 

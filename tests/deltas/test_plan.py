@@ -33,11 +33,11 @@ def test_parse() -> None:
     both = parse("Adapter+BitFit", {"bottleneck": 7, "Adapter.activation": "relu"})
     assert both == Combination((Adapter(bottleneck=7, activation="relu"), BitFit()))
     assert parse("LoRA", {"roles": ["attention.key"]}) == LoRA(roles=("attention.key",))
-    with pytest.raises(DeltaError, match="unknown delta 'lora'. Did you mean 'LoRA'"):
+    with pytest.raises(DeltaError, match=r"unknown delta 'lora'. Did you mean 'LoRA'"):
         parse("lora")
-    with pytest.raises(DeltaError, match="no option 'rnk'. Did you mean 'rank'"):
+    with pytest.raises(DeltaError, match=r"no option 'rnk'. Did you mean 'rank'"):
         parse("LoRA", {"rnk": 3})
-    with pytest.raises(DeltaError, match="no option 'BitFit.rank'"):
+    with pytest.raises(DeltaError, match=r"no option 'BitFit.rank'"):
         parse("LoRA+BitFit", {"BitFit.rank": 3})
 
 
