@@ -115,9 +115,7 @@ def texts_from_rows(name: str, files: Mapping[str, list[Row]], form: Format, *, 
             label[split] = torch.tensor([place[row.label] for _, row in rows])
     pairs = parts["train"][0][1].second is not None
     text = {split: [(row.first, row.second or "") for _, row in rows] for split, rows in parts.items()}
-    lines = [
-        "\t".join((split, row.first, row.second or "", row.label)) for split in SPLITS for _, row in parts[split]
-    ]
+    lines = ["\t".join((split, row.first, row.second or "", row.label)) for split in SPLITS for _, row in parts[split]]
     trained_on, warnings = set(text["train"]), []
     for split in ("valid", "test"):
         if leaked := sum(both in trained_on for both in text[split]):
