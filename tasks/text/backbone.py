@@ -81,9 +81,12 @@ def load_tokenizer(name: str) -> Any:
     source = source_of(name)
     try:
         with _quiet():
-            return AutoTokenizer.from_pretrained(source, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"--model.name {name}: no tokenizer there (tokenizer.json): {_line(error)}") from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where it finds no vocabulary
+        raise UsageError(f"--model.name {name}: no tokenizer there (tokenizer.json)")
+    return tokenizer
 
 
 def _line(error: Exception) -> str:

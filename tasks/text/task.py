@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tasks.data.text import Texts
+from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
@@ -91,6 +91,12 @@ class TextTask:
             return BASELINE_MODELS[config.model.name](data, self._rows, self.monitor)
         backbone = load_backbone(config.model)
         check_length(config.max_length, longest(backbone), config.model.name)
+        known = backbone.get_input_embeddings().weight.shape[0]
+        if (largest := max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)) >= known:
+            raise UsageError(
+                f"--model.name {config.model.name}: its tokenizer gives the id {largest} and the model knows {known} tokens; "
+                "they do not belong together"
+            )
         options: dict[str, float] = {"dropout": config.model.dropout}
         if not classes:
             options |= {"mean": float(label.mean()), "scale": max(float(label.std(correction=0)), 1e-6)}
