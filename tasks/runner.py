@@ -44,6 +44,9 @@ class Data(Protocol):
 class Task(Protocol):
     """What the runner asks of a task. It neither writes files nor keeps state between batches.
 
+    A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
+    ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
+
     A task of which parts stay as they were built may have ``frozen(model)``, the names of those tensors of the model's state:
     checkpoints leave them out.
     """
@@ -347,6 +350,8 @@ def fit(
                 run.loop(checkpoint_seconds)
                 result = run.result()
                 save_weights(run, folder)
+                if name := getattr(task, "exports", None):
+                    folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
                 folder.finish(result)
             except OSError as error:
                 good = folder.latest()

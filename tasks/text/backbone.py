@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from tasks.registry import did_you_mean
 
 from .config import BASELINES, ModelConfig
 
-__all__ = ["digest", "is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
+__all__ = ["is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
 
 _PACKAGED = "minilm"
 
@@ -149,12 +148,3 @@ def longest(backbone: Any) -> int | None:
     if limit is not None and padding is not None:
         limit -= padding + 1  # the first positions belong to padding (RoBERTa)
     return limit
-
-
-def digest(backbone: nn.Module) -> torch.Tensor:
-    """SHA-256 of the names and values of the state, uint8 (32,): a checkpoint without a backbone names it by this."""
-    made = hashlib.sha256()
-    for name, value in sorted(backbone.state_dict().items()):
-        made.update(name.encode())
-        made.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return torch.frombuffer(bytearray(made.digest()), dtype=torch.uint8)

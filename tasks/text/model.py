@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deltas.storage import fingerprint
 from lorentz import Lorentz, LorentzPooling
 from tasks.errors import UsageError
 
-from .backbone import digest, is_lorentz
+from .backbone import is_lorentz
 
 __all__ = ["EuclideanHead", "LorentzHead", "TextModel"]
 
@@ -102,6 +103,10 @@ class TextModel(nn.Module):
     head : module of pooled states
     pooling : ``"mean"`` of the tokens (the centroid, of Lorentz points) or the ``"first"``
     frozen : whether the backbone is
+
+    Attributes
+    ----------
+    pretrained : names of the tensors of the backbone's state, before any delta
     """
 
     def __init__(self, backbone: Any, head: nn.Module, *, pooling: str = "mean", frozen: bool = False) -> None:
@@ -110,11 +115,13 @@ class TextModel(nn.Module):
         typed = getattr(backbone.config, "type_vocab_size", 2) > 1
         self.types = typed and "token_type_ids" in inspect.signature(backbone.forward).parameters
         kind = "centroid" if pooling == "mean" else pooling
+        self.pretrained = frozenset(backbone.state_dict())
         self.points = LorentzPooling(kind, manifold=backbone.manifold) if is_lorentz(backbone) else None
 
-    def keep_digest(self) -> None:
+    def remember_backbone(self) -> None:
         """Note which backbone this is, for checkpoints that hold no backbone; another one is refused when they are loaded."""
-        self.register_buffer("backbone_digest", digest(self.backbone))
+        digest = bytearray.fromhex(fingerprint(self.backbone))
+        self.register_buffer("backbone_sha256", torch.frombuffer(digest, dtype=torch.uint8).clone())
         self.register_load_state_dict_pre_hook(_same_backbone)
 
     def train(self, mode: bool = True) -> TextModel:
@@ -144,8 +151,8 @@ class TextModel(nn.Module):
 
 
 def _same_backbone(model: Any, state: dict[str, Any], *_: Any) -> None:
-    known = state.get("backbone_digest")
-    if known is not None and not torch.equal(known.cpu(), model.backbone_digest.cpu()):
+    known = state.get("backbone_sha256")
+    if known is not None and not torch.equal(known.cpu(), model.backbone_sha256.cpu()):
         raise RuntimeError("the backbone is not the one that it was trained with")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import deltas
 from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
@@ -20,8 +22,9 @@ from .model import EuclideanHead, LorentzHead, TextModel, check_length
 from .rows import evaluation_rows, training_rows
 from .tokens import Tokens, tokenize
 
-__all__ = ["TextTask"]
+__all__ = ["DELTA", "TextTask"]
 
+DELTA = "default"
 _EVALUATED = 64  # texts a batch, of like length
 
 
@@ -84,6 +87,7 @@ class TextTask:
     def build(self, config: TextConfig, data: Texts) -> nn.Module:
         """Load or draw the backbone, draw the head, and freeze what is not tuned."""
         self.prepare(data)
+        spec = self._spec()  # what is misspelt is said before anything is loaded
         label, classes = self.labels(data, "train"), len(data.labels)
         if config.model.name in BASELINES:
             from .baselines import BASELINE_MODELS
@@ -107,25 +111,40 @@ class TextTask:
             head = EuclideanHead(backbone.config.hidden_size, classes or 1, **options)
         model = TextModel(backbone, head, pooling=config.model.pooling, frozen=config.tuning == "head")
         if config.tuning != "full":
-            model.keep_digest()
+            model.remember_backbone()
             model.backbone.requires_grad_(False)
+        if spec is not None:
+            try:
+                deltas.attach(model.backbone, spec, name=DELTA)
+            except deltas.DeltaError as error:
+                raise UsageError(f"--delta {config.delta.name}: {error}") from None
         self._model, self._pooled = model, {}
         return model
+
+    def _spec(self) -> deltas.Delta | deltas.Combination | None:
+        config = self.config.delta
+        try:
+            return None if config.name is None else deltas.parse(config.name, config.options)
+        except (deltas.DeltaError, TypeError, ValueError) as error:
+            raise UsageError(f"--delta {config.name}: {error}") from None
 
     def frozen(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors of a frozen pretrained backbone: checkpoints do without them."""
         if self.config.tuning == "full" or self.config.model.random or not isinstance(model, TextModel):
             return frozenset()
-        still = {
-            f"backbone.{name}"
-            for names in (
-                model.backbone.named_parameters(remove_duplicate=False),
-                model.backbone.named_buffers(remove_duplicate=False),
-            )
-            for name, tensor in names
-            if not tensor.requires_grad
-        }
-        return frozenset(still & model.state_dict().keys())
+        backbone = model.backbone
+        trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
+        return frozenset(f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state"))
+
+    @property
+    def exports(self) -> str | None:
+        """Name of the folder in that of the run that holds the delta, where one is tuned."""
+        return "delta" if self.config.tuning == "delta" else None
+
+    def export(self, model: nn.Module, data: Texts, folder: Path) -> None:
+        """Fill the folder with the delta, for ``deltas.load`` on a backbone without a pooling layer."""
+        assert isinstance(model, TextModel)
+        deltas.handles(model.backbone)[DELTA].save(folder)
 
     def pooled(self, model: TextModel, data: Texts, split: str) -> Tensor:
         """Pooled states of a frozen backbone, computed once: (N, d)."""

@@ -48,37 +48,74 @@ KEPT, TAKEN = held_in(NAMES), held_out(NAMES)
 @pytest.mark.parametrize(
     ("name", "contents", "train", "test"),
     [
-        ("SST-2", [b"a good film\t1\na bad one\t0", b"x\t0", b"y\t1\n"], [("a good film", "positive"), ("a bad one", "negative")], [("y", "positive")]),
-        ("SST-5", ["4 a crème film\n".encode(), b"0 x\n", b"2 y z\n"], [("a crème film", "very positive")], [("y z", "neutral")]),
+        (
+            "SST-2",
+            [b"a good film\t1\na bad one\t0", b"x\t0", b"y\t1\n"],
+            [("a good film", "positive"), ("a bad one", "negative")],
+            [("y", "positive")],
+        ),
+        (
+            "SST-5",
+            ["4 a crème film\n".encode(), b"0 x\n", b"2 y z\n"],
+            [("a crème film", "very positive")],
+            [("y z", "neutral")],
+        ),
         (
             "MRPC",
-            [b'\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\tHe said "so\tHe said\r\n', b"Q\ta\tb\tc\td\r\n0\t1\t2\tx\ty\r\n", b"\xef\xbb\xbfQ\ta\tb\tc\td\r\n0\t1\t2\tu\tv\r\n"],
+            [
+                b'\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\tHe said "so\tHe said\r\n',
+                b"Q\ta\tb\tc\td\r\n0\t1\t2\tx\ty\r\n",
+                b"\xef\xbb\xbfQ\ta\tb\tc\td\r\n0\t1\t2\tu\tv\r\n",
+            ],
             [('He said "so', "He said", "paraphrase")],
             [("u", "v", "different")],
         ),
         (
             "STS-B",
-            [b"g\tf\ty\t1\t3.8\tA plane.\tA \"plane\n", b"g\tf\ty\t1\t0\ta\tb\tL1\tL2\n", b"g\tf\ty\t1\t5.000\tc\td\n"],
+            [b'g\tf\ty\t1\t3.8\tA plane.\tA "plane\n', b"g\tf\ty\t1\t0\ta\tb\tL1\tL2\n", b"g\tf\ty\t1\t5.000\tc\td\n"],
             [("A plane.", 'A "plane', "3.8")],
             [("c", "d", "5")],
         ),
         (
             "SICK-R",
-            [b"h\th\th\th\th\n1\ta b\tc\t4.5\tNEUTRAL\n", b"h\th\th\th\th\n1\ta\tc\t1\tENTAILMENT\n", b"h\th\th\th\th\r\n1\tx\ty\t3.3\tCONTRADICTION\r\n"],
+            [
+                b"h\th\th\th\th\n1\ta b\tc\t4.5\tNEUTRAL\n",
+                b"h\th\th\th\th\n1\ta\tc\t1\tENTAILMENT\n",
+                b"h\th\th\th\th\r\n1\tx\ty\t3.3\tCONTRADICTION\r\n",
+            ],
             [("a b", "c", "4.5")],
             [("x", "y", "3.3")],
         ),
         (
             "SICK-E",
-            [b"h\th\th\th\th\n1\ta b\tc\t4.5\tNEUTRAL\n", b"h\th\th\th\th\n1\ta\tc\t1\tENTAILMENT\n", b"h\th\th\th\th\r\n1\tx\ty\t3.3\tCONTRADICTION\r\n"],
+            [
+                b"h\th\th\th\th\n1\ta b\tc\t4.5\tNEUTRAL\n",
+                b"h\th\th\th\th\n1\ta\tc\t1\tENTAILMENT\n",
+                b"h\th\th\th\th\r\n1\tx\ty\t3.3\tCONTRADICTION\r\n",
+            ],
             [("a b", "c", "neutral")],
             [("x", "y", "contradiction")],
         ),
-        ("CoLA", [f"gj04\t0\t*\t{KEPT}\ngj04\t1\t\t{TAKEN}\n".encode(), b"g\t1\t\tin\n", b"g\t0\t*\tout"], [(KEPT, "unacceptable")], [("in", "acceptable"), ("out", "unacceptable")]),
-        ("WNLI", [f"index\ta\tb\tl\n0\t{KEPT}\tp\t1\n1\t{TAKEN}\tq\t0\n".encode(), b"index\ta\tb\tl\n0\tu\tv\t0\n"], [(KEPT, "p", "entailed")], [("u", "v", "not entailed")]),
-        ("TREC", [f"DESC:manner {KEPT}\nNUM:date {TAKEN}\n".encode(), b"NUM:dist caf\xe9 ?\n"], [(KEPT, "DESC")], [("café ?", "NUM")]),
+        (
+            "CoLA",
+            [f"gj04\t0\t*\t{KEPT}\ngj04\t1\t\t{TAKEN}\n".encode(), b"g\t1\t\tin\n", b"g\t0\t*\tout"],
+            [(KEPT, "unacceptable")],
+            [("in", "acceptable"), ("out", "unacceptable")],
+        ),
+        (
+            "WNLI",
+            [f"index\ta\tb\tl\n0\t{KEPT}\tp\t1\n1\t{TAKEN}\tq\t0\n".encode(), b"index\ta\tb\tl\n0\tu\tv\t0\n"],
+            [(KEPT, "p", "entailed")],
+            [("u", "v", "not entailed")],
+        ),
+        (
+            "TREC",
+            [f"DESC:manner {KEPT}\nNUM:date {TAKEN}\n".encode(), b"NUM:dist caf\xe9 ?\n"],
+            [(KEPT, "DESC")],
+            [("café ?", "NUM")],
+        ),
     ],
-)  # fmt: skip
+)
 def test_files_are_read_as_they_are_written(
     name: str, contents: list[bytes], train: list[tuple[str, ...]], test: list[tuple[str, ...]], tmp_path: Path
 ) -> None:
@@ -165,7 +202,11 @@ def test_every_text_set_is_in_the_table_of_data_sets() -> None:
 @pytest.mark.parametrize(
     ("name", "train", "message"),
     [
-        ("SST-2", b"a\t1\nno label\n", r"train.tsv, line 2: expected 2 columns with tabs between them, got 1: 'no label'"),
+        (
+            "SST-2",
+            b"a\t1\nno label\n",
+            r"train.tsv, line 2: expected 2 columns with tabs between them, got 1: 'no label'",
+        ),
         ("SST-2", b"a\t1\nb\t2\n", r"train.tsv, line 2: label '2' is not one of 0, 1"),
         ("SST-2", b"a\t1\n \t0\n", r"train.tsv, line 2: an empty text or label"),
         ("SST-2", b"a\t1\ncaf\xe9\t0\n", r"train.tsv is not UTF-8 text \(byte 7\)"),
@@ -176,7 +217,7 @@ def test_every_text_set_is_in_the_table_of_data_sets() -> None:
         ("TREC", b"DESC question\n", r"train.txt, line 1: expected COARSE:fine before the question, got 'DESC'"),
         ("SST-2", b"", r"the train split of SST-2 holds no text"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_named_by_file_and_line(name: str, train: bytes, message: str, tmp_path: Path) -> None:
     good = {"SST-2": b"a\t1\n", "SST-5": b"1 a\n", "STS-B": b"g\tf\ty\t1\t2\ta\tb\n", "TREC": b"DESC:x a\n"}[name]
     contents = [train] + [good] * (len(DATA[name].files) - 1)
@@ -216,7 +257,9 @@ def test_a_csv_file_may_quote_commas_and_line_ends(tmp_path: Path) -> None:
 def test_without_a_validation_file_a_tenth_is_held_out(tmp_path: Path) -> None:
     train = "".join(f"text {i % 150}\t{i % 2}\n" for i in range(300))
     data = own_texts(own(tmp_path / "o", train_tsv=train, test_tsv="y\t1\n"))
-    chosen = {f"text {i}" for i in range(150) if int(hashlib.sha256(f"text {i}".encode()).hexdigest()[:8], 16) % 10 == 8}
+    chosen = {
+        f"text {i}" for i in range(150) if int(hashlib.sha256(f"text {i}".encode()).hexdigest()[:8], 16) % 10 == 8
+    }
     assert set(data.first["valid"]) == chosen and not chosen & set(data.first["train"])
     assert len(data.first["train"]) + len(data.first["valid"]) == 300
     (tmp_path / "o" / "train.tsv").unlink()
@@ -228,16 +271,37 @@ def test_without_a_validation_file_a_tenth_is_held_out(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"train_tsv": "a\t1\n"}, r"holds no test.tsv, test.csv or test.txt \(or .gz\); a line is text TAB label"),
-        ({"train_tsv": "a\t1\n", "train_csv": "a,1\n", "test_tsv": "b\t1\n"}, r"holds train.tsv and train.csv; leave one"),
-        ({"train_tsv": "a\t1\nb\tc\t0\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"}, r"train.tsv, line 2: expected 2 columns"),
-        ({"train_tsv": "a\tb\t1\nc\t0\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"}, r"train.tsv, line 2: expected 3 columns"),
-        ({"train_tsv": "a\tb\t1\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"}, r"valid.tsv holds single texts and train.tsv pairs"),
-        ({"train_tsv": "a\t1\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t2\n"}, r"test.tsv, line 1: label '2' is not one of 1"),
-        ({"train_csv": "a,1\nb,c,d,0\n", "valid_csv": "a,1\n", "test_csv": "b,1\n"}, r"train.csv, line 2: expected 2 columns with commas"),
+        (
+            {"train_tsv": "a\t1\n", "train_csv": "a,1\n", "test_tsv": "b\t1\n"},
+            r"holds train.tsv and train.csv; leave one",
+        ),
+        (
+            {"train_tsv": "a\t1\nb\tc\t0\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"},
+            r"train.tsv, line 2: expected 2 columns",
+        ),
+        (
+            {"train_tsv": "a\tb\t1\nc\t0\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"},
+            r"train.tsv, line 2: expected 3 columns",
+        ),
+        (
+            {"train_tsv": "a\tb\t1\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t1\n"},
+            r"valid.tsv holds single texts and train.tsv pairs",
+        ),
+        (
+            {"train_tsv": "a\t1\n", "valid_tsv": "a\t1\n", "test_tsv": "b\t2\n"},
+            r"test.tsv, line 1: label '2' is not one of 1",
+        ),
+        (
+            {"train_csv": "a,1\nb,c,d,0\n", "valid_csv": "a,1\n", "test_csv": "b,1\n"},
+            r"train.csv, line 2: expected 2 columns with commas",
+        ),
         ({"train_csv": 'a,1\n"b,0\n', "valid_csv": "a,1\n", "test_csv": "b,1\n"}, r"train.csv, line 2: not CSV"),
-        ({"train_tsv": "a\t1.5\nb\tx\n", "valid_tsv": "a\t2\n", "test_tsv": "b\t1\n"}, r"valid.tsv, line 1: label '2' is not one of 1.5, x"),
+        (
+            {"train_tsv": "a\t1.5\nb\tx\n", "valid_tsv": "a\t2\n", "test_tsv": "b\t1\n"},
+            r"valid.tsv, line 1: label '2' is not one of 1.5, x",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_ones_own_files_is_said(files: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         own_texts(own(tmp_path / "o", **files))

@@ -107,9 +107,7 @@ def test_head_only_equals_training_with_a_frozen_backbone(kind: str, toy: Path, 
             optimizer.zero_grad()
             t.step(m, t.train_batch(data, 0, index, 5))[0].backward()
             optimizer.step()
-    for (name, left), (_, right) in zip(
-        model.head.named_parameters(), other[2].head.named_parameters(), strict=True
-    ):
+    for (name, left), (_, right) in zip(model.head.named_parameters(), other[2].head.named_parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5, msg=name)
     left, right = (t.predict(m.eval(), data, "test") for t, m in ((task, model), (other[0], other[2])))
     torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
@@ -122,7 +120,7 @@ def test_a_frozen_backbone_stays_in_evaluation_mode_and_out_of_the_checkpoints(
     assert model.head.training and not any(m.training for m in model.backbone.modules())
     result = start(toy, tmp_path / "runs", backbones["bert"], tuning="head", train={**TRAIN, "epochs": 2})
     saved = load_file(result.folder / "model.safetensors")
-    assert set(saved) == {"head.mean", "head.scale", "head.linear.weight", "head.linear.bias", "backbone_digest"}
+    assert set(saved) == {"head.mean", "head.scale", "head.linear.weight", "head.linear.bias", "backbone_sha256"}
     assert result.values["params"]["trainable"] == 2 * 32 + 2 < result.values["params"]["total"]
     drawn = start(
         toy, tmp_path / "runs", backbones["bert"], tuning="head", model={"random": True}, train={**TRAIN, "epochs": 2}
@@ -157,7 +155,9 @@ def test_random_weights_are_drawn_by_the_seed(toy: Path, backbones: dict[str, st
 # Rows
 
 
-def test_few_shot_takes_so_many_of_each_class_by_the_seed(toy: Path, toy_pairs: Path, backbones: dict[str, str]) -> None:
+def test_few_shot_takes_so_many_of_each_class_by_the_seed(
+    toy: Path, toy_pairs: Path, backbones: dict[str, str]
+) -> None:
     made = {seed: prepared(toy, backbones["bert"], shots=5, seed=seed) for seed in (0, 1)}
     rows = {seed: task.rows(data, "train") for seed, (task, data, _) in made.items()}
     task, data, _ = made[0]
@@ -215,7 +215,9 @@ def test_tokens_equal_those_of_the_tokenizer(backbones: dict[str, str]) -> None:
     found = tokens.batch(np.array([2, 0]))
     for name in ("input_ids", "attention_mask"):
         assert torch.equal(found[name], want[name])
-    assert torch.equal(found["token_type_ids"] * want["attention_mask"], want["token_type_ids"] * want["attention_mask"])
+    assert torch.equal(
+        found["token_type_ids"] * want["attention_mask"], want["token_type_ids"] * want["attention_mask"]
+    )
     assert len(tokens) == 3 and tokens.lengths.max() == 9
 
 
@@ -238,7 +240,10 @@ def test_the_command_line_runs_seeds_and_compares(
     words = ["run", "text", "--data", str(toy), "--model", backbones["lorentz"], "--max-length", "16", "--quiet"]
     words += ["--train.epochs", "1", "--runs", str(tmp_path / "runs")]
     assert main([*words, "--seeds", "0,1"]) == 0
-    assert main(["run", "text", "--data", str(toy), "--model", "majority", "--quiet", "--runs", str(tmp_path / "runs")]) == 0
+    assert (
+        main(["run", "text", "--data", str(toy), "--model", "majority", "--quiet", "--runs", str(tmp_path / "runs")])
+        == 0
+    )
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "runs"), "--by", "model.name,delta", "--format", "csv"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
@@ -250,14 +255,19 @@ def test_a_graph_of_triples_is_still_one_for_its_own_task(tmp_path: Path) -> Non
         (tmp_path / f"{split}.tsv").write_text("a\tlikes\tb\n")
     assert load(str(tmp_path)).relations == ["likes"]
     assert load(str(tmp_path), kind="text").labels == ["b"]
-    with pytest.raises(UsageError, match=r"taxonomy is no set of texts, which the task text takes: --data SST-2, SST-5"):
+    with pytest.raises(
+        UsageError, match=r"taxonomy is no set of texts, which the task text takes: --data SST-2, SST-5"
+    ):
         tasks.run("text", data="taxonomy", runs=tmp_path / "runs", quiet=True)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": {"name": "minlm"}}, r"--model.name minlm: there is no such folder.*nothing is downloaded\). Did you mean 'minilm'"),
+        (
+            {"model": {"name": "minlm"}},
+            r"--model.name minlm: there is no such folder.*nothing is downloaded\). Did you mean 'minilm'",
+        ),
         ({"model": {"name": "a/b/c"}}, r"--model.name a/b/c: there is no such folder"),
         ({"model": {"name": "FOLDER"}}, r"the folder holds no config.json"),
         ({"max_length": 40}, r"--max_length 40: .*bert has positions for 32 tokens"),
@@ -268,7 +278,7 @@ def test_a_graph_of_triples_is_still_one_for_its_own_task(tmp_path: Path) -> Non
         ({"model": {"name": "tfidf"}, "tuning": "head"}, r"tfidf is a baseline without a backbone"),
         ({"model": {"pooling": "max"}}, r"unknown pooling 'max'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said(
     options: dict[str, Any], message: str, toy: Path, tmp_path: Path, backbones: dict[str, str]
 ) -> None:
@@ -290,7 +300,9 @@ def test_a_model_without_all_its_weights_or_tokenizer_is_refused(
     with pytest.raises(UsageError, match="no tokenizer there"):
         start(toy, tmp_path / "runs", str(folder))
     save_tokenizer(folder, [*WORDS[:4], *(f"filler {i}" for i in range(40)), *WORDS[4:]])
-    with pytest.raises(UsageError, match=r"gives the id 6\d and the model knows 22 tokens; they do not belong together"):
+    with pytest.raises(
+        UsageError, match=r"gives the id 6\d and the model knows 22 tokens; they do not belong together"
+    ):
         start(toy, tmp_path / "runs", str(folder))
     weights = load_file(folder / "model.safetensors")
     for name in [name for name in weights if "layer.1." in name]:
@@ -309,7 +321,12 @@ def test_recipes_train_a_few_steps(recipe: str, data_dir: Path, tmp_path: Path, 
     name = config.model.name
     if not isinstance(name, str) or name not in ("minilm", "tfidf", "majority"):
         name = backbones["lorentz"]
-    options = {"max_length": 16, "max_train": 32, "max_eval": 16, "train": {"max_steps": 2, "eval_steps": 1, "batch_size": 4}}
+    options = {
+        "max_length": 16,
+        "max_train": 32,
+        "max_eval": 16,
+        "train": {"max_steps": 2, "eval_steps": 1, "batch_size": 4},
+    }
     result = tasks.run(
         "text", recipe=recipe, runs=tmp_path, quiet=True, data_dir=data_dir, model={"name": name}, **options
     )
