@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import deltas
-from tasks.encoder import packaged_folder
+from tasks.encoder import encoder_folder
 
 from .common import row, save
 from .lorentz_speed import resident
@@ -64,7 +64,7 @@ def minilm() -> nn.Module:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModel.from_pretrained(packaged_folder(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = AutoModel.from_pretrained(encoder_folder(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model.pooler = None
     return model.train()
 

@@ -25,6 +25,7 @@ TASKS: dict[str, tuple[str, str]] = {
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",
     ),
+    "text": ("tasks.text.config:TextConfig", "tasks.text.task:TextTask"),
     "similarity": ("tasks.similarity.config:SimilarityConfig", "tasks.similarity.task:RelationSimilarityTask"),
 }
 
@@ -147,7 +148,7 @@ def _fit(
     from .runner import fit
 
     built = _import(lookup(TASKS, task, kind="task")[1])(config)
-    data = load(config.data, data_dir)
+    data = load(config.data, data_dir, kind=built.kind)
     if not isinstance(data, built.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
         raise UsageError(

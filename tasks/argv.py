@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import UsageError
 
-__all__ = ["name_sections", "parse_seeds", "regular", "rename"]
+__all__ = ["collect", "name_sections", "parse_seeds", "regular", "rename"]
 
 
 def regular(argv: Sequence[str]) -> list[str]:
@@ -36,6 +36,30 @@ def rename(args: Iterable[str], aliases: Mapping[str, str]) -> list[str]:
         name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
         words.append(f"--{aliases[name]}{equals}{value}" if name in aliases else word)
     return words
+
+
+def collect(args: Iterable[str], section: str, known: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Take options ``--SECTION.NAME X`` with a name that is not a known one out of the words: what is left, and X by NAME.
+
+    Raises
+    ------
+    UsageError : such an option without a value.
+    """
+    words, rest, taken = list(args), [], {}
+    kept = set(known)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
+        owner, dot, option = name.partition(".")
+        if not dot or owner != section or option in kept:
+            rest.append(word)
+            continue
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UsageError(f"--{name} has no value; write --{name} VALUE")
+            value = words.pop(0)
+        taken[option] = value
+    return rest, taken
 
 
 def parse_seeds(text: str) -> list[int]:

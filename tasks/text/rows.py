@@ -1,0 +1,60 @@
+"""Which rows are trained on and evaluated: all, a cap with the classes in proportion, or a few of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.data.text import Texts
+
+from .config import TextConfig
+
+__all__ = ["evaluation_rows", "few", "stratified", "training_rows"]
+
+FIFTHS = 5
+_EVALUATION = 20_240_229  # a fixed draw: scores of several seeds are of the same rows
+
+
+def _groups(data: Texts, split: str) -> list[np.ndarray]:
+    """Rows of each class; of a regression, of each fifth of the labels in order."""
+    label = data.label[split].numpy()
+    if data.kind == "classification":
+        return [np.flatnonzero(label == c) for c in range(len(data.labels))]
+    return np.array_split(np.argsort(label, kind="stable"), FIFTHS)
+
+
+def stratified(groups: Sequence[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
+    """`count` rows with the groups in proportion, by largest remainder, sorted."""
+    sizes = np.array([len(group) for group in groups])
+    if count >= sizes.sum():
+        return np.sort(np.concatenate(groups))
+    exact = sizes * count / sizes.sum()
+    taken = np.floor(exact).astype(int)
+    for place in np.argsort(taken - exact, kind="stable")[: count - taken.sum()]:
+        taken[place] += 1
+    drawn = [generator.permutation(group)[:n] for group, n in zip(groups, taken, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
+def few(groups: Sequence[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
+    """`count` rows of each group, all of a smaller one, sorted."""
+    return np.sort(np.concatenate([generator.permutation(group)[:count] for group in groups]))
+
+
+def training_rows(data: Texts, config: TextConfig) -> tuple[np.ndarray, list[str]]:
+    """Training rows that a configuration takes, a function of its seed, and what to warn of."""
+    groups, generator = _groups(data, "train"), np.random.default_rng([config.seed, 7])
+    if config.shots is not None:
+        names = data.labels or [f"fifth {i + 1} of the labels" for i in range(FIFTHS)]
+        short = [f"{name} ({len(g)})" for name, g in zip(names, groups, strict=True) if len(g) < config.shots]
+        warnings = [f"fewer than {config.shots} training rows have the label {', '.join(short)}"] if short else []
+        return few(groups, config.shots, generator), warnings
+    total = len(data.label["train"])
+    return stratified(groups, config.max_train or total, generator), []
+
+
+def evaluation_rows(data: Texts, split: str, config: TextConfig) -> np.ndarray:
+    """Rows of a split that are evaluated, the same for every seed."""
+    total = len(data.label[split])
+    return stratified(_groups(data, split), config.max_eval or total, np.random.default_rng(_EVALUATION))

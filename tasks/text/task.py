@@ -1,0 +1,221 @@
+"""The task of sentence and sentence-pair classification and regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deltas
+from tasks.data.text import SPLITS, Texts
+from tasks.errors import UsageError
+from tasks.registry import did_you_mean
+
+from .backbone import is_lorentz, load_backbone, load_tokenizer, longest
+from .config import BASELINES, METRICS, TextConfig
+from .metrics import scores
+from .model import EuclideanHead, LorentzHead, TextModel, check_length
+from .rows import evaluation_rows, training_rows
+from .tokens import Tokens, tokenize
+
+__all__ = ["DELTA", "TextTask"]
+
+DELTA = "default"
+_EVALUATED = 64  # texts a batch, of like length
+
+
+class TextTask:
+    """Classes or numbers of texts, from a backbone that is tuned as a whole, by a delta, or not at all."""
+
+    name = "text"
+    Config = TextConfig
+    Data = Texts
+    kind = "text"
+    takes = "set of texts"
+
+    def __init__(self, config: TextConfig) -> None:
+        self.config = config
+        self.monitor = config.monitor or "accuracy"
+        self._data: str | None = None
+        self._tokens: dict[str, Tokens] = {}
+        self._pooled: dict[str, Tensor] = {}
+        self._rows: dict[str, np.ndarray] = {}
+        self._model: TextModel | None = None
+
+    def prepare(self, data: Texts) -> None:
+        """Choose the rows and the metric; done once for each content."""
+        if self._data == data.sha256:
+            return
+        self.monitor = self.config.monitor or data.monitor
+        if self.monitor not in METRICS[data.kind]:
+            near = did_you_mean(self.monitor, METRICS[data.kind])
+            raise UsageError(f"--monitor {self.monitor}: {data.name} is a {data.kind}. {near}")
+        rows, warnings = training_rows(data, self.config)
+        self._rows = {split: evaluation_rows(data, split, self.config) for split in ("valid", "test")} | {"train": rows}
+        data.warnings += [warning for warning in warnings if warning not in data.warnings]
+        drawn = {"shots": "training rows a class", "max_train": "training rows", "max_eval": "rows evaluated"}
+        for option, meaning in drawn.items():
+            count = getattr(self.config, option)
+            if count is not None and f"; {count} {meaning}" not in data.split:
+                data.split += f"; {count} {meaning}"
+        self._tokens, self._pooled, self._data = {}, {}, data.sha256
+
+    def rows(self, data: Texts, split: str) -> np.ndarray:
+        """Rows of a split that are used, sorted."""
+        self.prepare(data)
+        return self._rows[split]
+
+    def tokens(self, data: Texts, split: str) -> Tokens:
+        """Tokens of the used rows of a split, made once."""
+        rows = self.rows(data, split)
+        if split not in self._tokens:
+            first, second = (
+                None if texts is None else [texts[split][i] for i in rows] for texts in (data.first, data.second)
+            )
+            tokenizer = load_tokenizer(self.config.model.name)
+            self._tokens[split] = tokenize(tokenizer, first or [], second, max_length=self.config.max_length)
+        return self._tokens[split]
+
+    def labels(self, data: Texts, split: str) -> Tensor:
+        """Labels of the used rows of a split."""
+        return data.label[split][torch.from_numpy(self.rows(data, split))]
+
+    def build(self, config: TextConfig, data: Texts) -> nn.Module:
+        """Load or draw the backbone, draw the head, and freeze what is not tuned."""
+        self.prepare(data)
+        spec = self._spec()  # what is misspelt is said before anything is loaded
+        label, classes = self.labels(data, "train"), len(data.labels)
+        if config.model.name in BASELINES:
+            from .baselines import BASELINE_MODELS
+
+            return BASELINE_MODELS[config.model.name](data, self._rows, self.monitor)
+        backbone = load_backbone(config.model)
+        check_length(config.max_length, longest(backbone), config.model.name)
+        known = backbone.get_input_embeddings().weight.shape[0]
+        if (largest := max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)) >= known:
+            raise UsageError(
+                f"--model.name {config.model.name}: its tokenizer gives the id {largest} and the model knows {known} tokens; "
+                "they do not belong together"
+            )
+        options: dict[str, float] = {"dropout": config.model.dropout}
+        if not classes:
+            options |= {"mean": float(label.mean()), "scale": max(float(label.std(correction=0)), 1e-6)}
+        head: nn.Module
+        if is_lorentz(backbone):
+            head = LorentzHead(backbone, classes or 1, classes=bool(classes), **options)
+        else:
+            head = EuclideanHead(backbone.config.hidden_size, classes or 1, **options)
+        model = TextModel(backbone, head, pooling=config.model.pooling, frozen=config.tuning == "head")
+        if config.tuning != "full":
+            model.remember_backbone()
+            model.backbone.requires_grad_(False)
+        if spec is not None:
+            try:
+                deltas.attach(model.backbone, spec, name=DELTA)
+            except deltas.DeltaError as error:
+                raise UsageError(f"--delta {config.delta.name}: {error}") from None
+        self._model, self._pooled = model, {}
+        return model
+
+    def _spec(self) -> deltas.Delta | deltas.Combination | None:
+        config = self.config.delta
+        try:
+            return None if config.name is None else deltas.parse(config.name, config.options)
+        except (deltas.DeltaError, TypeError, ValueError) as error:
+            raise UsageError(f"--delta {config.name}: {error}") from None
+
+    def frozen(self, model: nn.Module) -> frozenset[str]:
+        """Names of the tensors of a frozen pretrained backbone: checkpoints do without them."""
+        if self.config.tuning == "full" or self.config.model.random or not isinstance(model, TextModel):
+            return frozenset()
+        backbone = model.backbone
+        trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
+        return frozenset(f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state"))
+
+    @property
+    def exports(self) -> str | None:
+        """Name of the folder in that of the run that holds the delta, where one is tuned."""
+        return "delta" if self.config.tuning == "delta" else None
+
+    def export(self, model: nn.Module, data: Texts, folder: Path) -> None:
+        """Fill the folder with the delta, for ``deltas.load`` on a backbone without a pooling layer."""
+        assert isinstance(model, TextModel)
+        deltas.handles(model.backbone)[DELTA].save(folder)
+
+    def pooled(self, model: TextModel, data: Texts, split: str) -> Tensor:
+        """Pooled states of a frozen backbone, computed once: (N, d)."""
+        if split not in self._pooled:
+            with torch.no_grad():
+                self._pooled[split] = self._by_length(data, split, model.pooled, model)
+        return self._pooled[split]
+
+    def _by_length(self, data: Texts, split: str, function: Any, model: nn.Module) -> Tensor:
+        """Apply a function to batches of texts of like length; its results in the order of the rows."""
+        tokens, device = self.tokens(data, split), next(model.parameters()).device
+        order = np.argsort(-tokens.lengths, kind="stable")
+        found = []
+        for start in range(0, len(order), _EVALUATED):
+            batch = tokens.batch(order[start : start + _EVALUATED])
+            found.append(function({name: value.to(device) for name, value in batch.items()}).cpu())
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return torch.cat(found)[torch.from_numpy(back)]
+
+    def n_batches(self, data: Texts) -> int:
+        """Count the batches of an epoch."""
+        if self.config.model.name in BASELINES:
+            return 0
+        return -(-len(self.rows(data, "train")) // self.config.train.batch_size)
+
+    def train_batch(self, data: Texts, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
+        """Take a batch of an order that is a function of seed and epoch, padded to its longest text."""
+        label, size = self.labels(data, "train"), self.config.train.batch_size
+        places = np.random.default_rng([seed, epoch]).permutation(len(label))[index * size : (index + 1) * size]
+        batch = {"label": label[torch.from_numpy(places)]}
+        if self.config.tuning == "head":
+            assert self._model is not None
+            return {"pooled": self.pooled(self._model, data, "train")[torch.from_numpy(places)], **batch}
+        return {**self.tokens(data, "train").batch(places), **batch}
+
+    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Softmax loss, or the mean squared error in units of the labels' variance."""
+        assert isinstance(model, TextModel)
+        output, label = model(batch), batch["label"]
+        if label.is_floating_point():
+            return ((output[:, 0] - label) / model.head.scale).square().mean(), {}
+        return F.cross_entropy(output, label), {}
+
+    def predict(self, model: nn.Module, data: Texts, split: str) -> Tensor:
+        """Outputs for the used rows of a split, float32 (N, C) or (N, 1)."""
+        if not isinstance(model, TextModel):
+            found: Tensor = model(split)
+            return found
+        if self.config.tuning == "head":
+            device = next(model.head.parameters()).device
+            return torch.cat(
+                [model.head(part.to(device)).cpu() for part in self.pooled(model, data, split).split(4096)]
+            )
+        return self._by_length(data, split, model, model)
+
+    def evaluate(self, model: nn.Module, data: Texts, split: str) -> dict[str, float]:
+        """Accuracy, F1 and Matthews correlation, or Pearson and Spearman correlation; the one to monitor first."""
+        output = self.predict(model, data, split).detach().double().numpy()
+        found = scores(data.kind, self.labels(data, split).numpy(), output, len(data.labels))
+        return {self.monitor: found[self.monitor], **found}
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Trained matrices with the weight decay of the configuration, other parameters without; the head at its own rate."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                decayed = p.ndim > 1 and not hasattr(p, "manifold")
+                groups.setdefault((name.startswith("head."), decayed), []).append(p)
+        own = {} if self.config.head_lr is None else {"lr": self.config.head_lr}
+        return [
+            {"params": params, **({} if decayed else {"weight_decay": 0.0}), **(own if head else {})}
+            for (head, decayed), params in groups.items()
+        ]
