@@ -31,6 +31,7 @@ def _text(value: Any) -> str:
 def _details(name: str, content: dict[str, Any], level: str) -> str:
     machine = content["machine"]
     made = f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}"
+    made += f", load {machine['load']}" if "load" in machine else ""
     rows = table(DETAILS.values(), ([_text(row[key]) for key in DETAILS] for row in content["rows"]))
     return f"{level} {name}\n\n`{content['command']}`\n\n{made}\n\n{rows}\n"
 
