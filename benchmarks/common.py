@@ -16,7 +16,7 @@ __all__ = ["RESULTS", "machine", "row", "save"]
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Processor, threads and torch version of a measurement."""
+    """Processor, threads and torch version of a measurement, and how many processes wanted the processor at its end."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -26,7 +26,8 @@ def machine(threads: int) -> dict[str, Any]:
             line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         name = models[0] if models else name
-    return {"cpu": f"{name} x {os.cpu_count()}", "threads": threads, "torch": torch.__version__}
+    cpu = f"{name} x {os.cpu_count()}"
+    return {"cpu": cpu, "threads": threads, "torch": torch.__version__, "load": round(os.getloadavg()[2], 1)}
 
 
 def row(

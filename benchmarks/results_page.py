@@ -6,12 +6,18 @@ python -m benchmarks.results_page
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from .common import RESULTS
+from .summary import COLUMNS, FAMILIES, number, summary, table
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
+DETAILS = {
+    "what": "what", "value": "value", "unit": "unit", "n": "n", "spread": "deviation", "reference": "reference",
+    "target": "target", "met": "met",
+}  # fmt: skip
 
 
 def _text(value: Any) -> str:
@@ -19,32 +25,37 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "**missed**"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value)
 
 
-def page() -> str:
-    """Text of the page."""
+def _details(name: str, content: dict[str, Any], level: str) -> str:
+    machine = content["machine"]
+    made = f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}"
+    made += f", load {machine['load']}" if "load" in machine else ""
+    rows = table(DETAILS.values(), ([_text(row[key]) for key in DETAILS] for row in content["rows"]))
+    return f"{level} {name}\n\n`{content['command']}`\n\n{made}\n\n{rows}\n"
+
+
+def page(results: Path = RESULTS) -> str:
+    """Text of the page: for each family of tasks a summary and its full tables, then all other files."""
     parts = [
         "# Results\n",
         "Made by `python -m benchmarks.results_page` from `benchmarks/results/*.json`; every number is the output of the "
-        "command above its table. *Reference* is a published or a peer's number, quoted in the source file of the command.\n",
+        "command beside or above it. *Published* and *reference* are a published or a peer's number, quoted in the source "
+        "file of the command. In a summary a cell is mean ± deviation (seeds); the twin is the Euclidean model of the same "
+        "code and sizes, the flat limit the Lorentz model at a large k; a star marks a control with the Lorentz network's "
+        "settings, not tuned for itself; an empty cell was not measured; times are of one run of ours.\n",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        machine = content["machine"]
-        parts.append(f"## {path.stem}\n\n`{content['command']}`\n")
-        parts.append(f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}\n")
-        lines = [
-            "| what | value | unit | n | deviation | reference | target | met |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for r in content["rows"]:
-            cells = [
-                r["what"],
-                *(_text(r[key]) for key in ("value", "unit", "n", "spread", "reference", "target", "met")),
-            ]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        parts.append("\n".join(lines) + "\n")
+    contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    for family in FAMILIES:
+        own = {name: contents.pop(name) for name in list(contents) if re.fullmatch(family.files, name)}
+        if own:
+            rows = summary(family, own.values())
+            parts.append(f"## {family.title}\n\n" + table(COLUMNS, (line.values() for line in rows)) + "\n")
+            parts += [_details(name, content, "###") for name, content in own.items()]
+    if contents:
+        parts.append("## Other measurements\n")
+    parts += [_details(name, content, "###") for name, content in contents.items()]
     return "\n".join(parts)
 
 

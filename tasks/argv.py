@@ -68,6 +68,8 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
+            if dash and int(first) > int(last):
+                raise UsageError(f"--seeds: a range ascends, write {int(last)}-{int(first)} for {part.strip()}")
             seeds += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise UsageError(f"--seeds takes numbers such as 0,1,2 or 0-4; got {text!r}") from None

@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     data_dir(sub)
 
     sub = command("geometry", _geometry, "how tree-like and hierarchical a graph is, and which k that speaks for")
-    sub.add_argument("data", help="name of a data set, folder of a knowledge graph, or file of edges (./edges.csv)")
+    sub.add_argument("data", help="name of a data set, folder of a graph, or file of edges (./edges.csv)")
     sub.add_argument("--quadruples", type=int, default=100_000, metavar="N", help="of nodes, for delta (100000)")
     sub.add_argument("--sources", type=int, default=300, metavar="N", help="nodes they are drawn from (300)")
     sub.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from lorentz.optim import RiemannianAdam, RiemannianSGD
 
 from .config import TrainConfig
-from .registry import lookup
+from .errors import UsageError
+from .registry import did_you_mean, lookup
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "clip_sparse", "schedule_factor"]
 
@@ -70,7 +71,9 @@ def schedule_factor(config: TrainConfig, step: int, total: int) -> float:
     if config.schedule == "noam":
         start = max(config.warmup, 1)
         return min((step + 1) / start, sqrt(start / (step + 1)))
-    return warm * lookup(SCHEDULES, config.schedule, kind="schedule")(step / max(total, 1))
+    if config.schedule not in SCHEDULES:
+        raise UsageError(f"unknown schedule {config.schedule!r}. {did_you_mean(config.schedule, [*SCHEDULES, 'noam'])}")
+    return warm * SCHEDULES[config.schedule](step / max(total, 1))
 
 
 def build_optimizers(groups: Iterable[Mapping[str, Any]], config: TrainConfig) -> list[Optimizer]:

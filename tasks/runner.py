@@ -77,6 +77,8 @@ class Task(Protocol):
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Group the parameters by optimiser, learning rate and norm cap."""
 
+    # A task may also have remarks(model) -> list[str]: what a user should be warned of in a trained model.
+
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
@@ -300,6 +302,9 @@ class _Run:
         assert self.best is not None
         load_checkpoint(self.folder.checkpoint(self.best["checkpoint"]), self.model, [], frozen=self.frozen)
         test, report = self.measure("test")
+        for remark in getattr(self.task, "remarks", lambda _: [])(self.model):
+            self.warnings.append(remark)
+            self.progress.say(f"warning: {remark}")
         parameters = list(self.model.parameters())
         config = to_dict(self.task.config)
         self.progress.evaluated(self.best["step"], "test", test, report.residual if report else None)

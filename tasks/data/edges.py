@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import UsageError
 
+from .graphs import Graph
 from .hierarchy import Hierarchy
 from .kg import KnowledgeGraph
 from .load import load
@@ -40,10 +41,10 @@ class EdgeList:
 
 
 def load_edges(name: str, data_dir: str | Path | None = None) -> EdgeList:
-    """Load a data set by name, a folder of a knowledge graph, or a file of edges.
+    """Load a data set by name, a folder of a knowledge or plain graph, or a file of edges.
 
     Of a knowledge graph the training triples are taken, so that what is chosen by them has seen no other split; of a
-    hierarchy the edges that no longer path implies.
+    hierarchy the edges that no longer path implies; of a plain graph, which is undirected, every edge in both directions.
 
     Raises
     ------
@@ -60,7 +61,16 @@ def load_edges(name: str, data_dir: str | Path | None = None) -> EdgeList:
         head, relation, tail = data.train.numpy().T
         edges = np.stack([head, tail], 1)
         return EdgeList(data.name, edges, relation, data.entities, data.relations, "training triples")
-    raise UsageError(f"{name} is no graph: `hyrel geometry` takes knowledge graphs, hierarchies, and files of edges")
+    if isinstance(data, Graph):
+        loops = data.edges[:, 0] == data.edges[:, 1]
+        edges = np.concatenate([data.edges, data.edges[~loops, ::-1]])
+        nodes = [str(node) for node in range(data.nodes)]
+        what = f"directions of {len(data.edges):,} undirected edges"
+        return EdgeList(data.name, edges, np.zeros(len(edges), np.int64), nodes, ["edge"], what)
+    raise UsageError(
+        f"{name} is no graph: `hyrel geometry` takes knowledge graphs, hierarchies, plain graphs (`hyrel ls data` names "
+        "them), and files of edges"
+    )
 
 
 def parse_edge_file(text: str, where: str) -> EdgeList:

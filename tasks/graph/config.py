@@ -148,6 +148,10 @@ class GraphConfig:
         require_seed(self.seed)
         if self.split_seed is not None:
             require_seed(self.split_seed)
+        if self.train.batch_size != 1:
+            raise UsageError(
+                f"--train.batch_size {self.train.batch_size} is of no use here: the whole graph is one batch; leave it out"
+            )
         if self.problem not in METRICS:
             raise UsageError(f"--problem is lp (link prediction) or nc (node classification), got {self.problem!r}")
         _one_of(f"loss of {self.problem}", self.loss.kind, LOSSES[self.problem])

@@ -30,7 +30,8 @@ class ModelConfig:
         points stay within this distance of the origin; null for the optimiser's default (10 times the root of k in float32)
     init
         start: walk (every node a normal step from its parent in the taxonomy that is fitted) or normal (all about the
-        origin, as in the papers, whose figures only this start may stand beside)
+        origin, as in the papers, whose figures only this start may stand beside; it wants a slow warm-up, see the recipe
+        mammals-6-normal)
     init_std
         deviation of each coordinate of the step, or of the point
     """

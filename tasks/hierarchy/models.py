@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import sinh, sqrt
+from math import inf, sinh, sqrt
 from typing import Any
 
 import torch
@@ -61,6 +61,10 @@ class Table(nn.Module):
         weight: Tensor = self.points.weight  # type: ignore[assignment]
         return weight.detach()
 
+    def stopped(self) -> tuple[float, float]:
+        """Share of the points that lie at the largest radius, where the optimiser stops them, and that radius."""
+        return 0.0, inf
+
     def every(self) -> tuple[Tensor, Tensor]:
         """Features of all points, in order."""
         space = self.space()
@@ -102,6 +106,12 @@ class Hyperboloid(Table):
         self.points = LorentzEmbedding(
             num_nodes, config.dim, manifold=Lorentz(config.k), sparse=True, std=config.init_std
         )
+
+    def stopped(self) -> tuple[float, float]:
+        """See :class:`Table`."""
+        limit = sqrt(self.k) * sinh(self.max_radius / sqrt(self.k))
+        norm = torch.linalg.vector_norm(self.space().double(), dim=1)
+        return float((norm >= limit * (1 - 1e-4)).double().mean()), self.max_radius
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features of lifted points."""

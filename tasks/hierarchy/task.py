@@ -18,6 +18,7 @@ from .reconstruction import reconstruction
 
 __all__ = ["HierarchyEmbedding"]
 
+STOPPED = 0.5  # share of points at the largest radius from which a run is warned of; good runs have fewer than a third
 _SAMPLE = 20170522  # of the nodes that are followed: the same for every seed and configuration
 
 
@@ -84,6 +85,17 @@ class HierarchyEmbedding:
             chosen = np.random.default_rng(_SAMPLE).choice(len(nodes), self.config.valid_nodes, replace=False)
             nodes = nodes[torch.from_numpy(np.sort(chosen))]
         return reconstruction(model, data, nodes)
+
+    def remarks(self, model: nn.Module) -> list[str]:
+        """Warn of points that were stopped at the largest radius: the limit decides their distances, not the data."""
+        assert isinstance(model, Table)
+        share, radius = model.stopped()
+        if share < STOPPED:
+            return []
+        return [
+            f"{share:.0%} of the points lie at the largest radius, {radius:g}, where they are stopped; a smaller --train.lr, "
+            "or a larger --model.max_radius"
+        ]
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """One group; points with their largest radius."""

@@ -46,6 +46,12 @@ class KnowledgeGraphCompletion:
                 f"--negatives.count {drawn.count} for each triple is more than the {data.num_entities} entities of "
                 f"{data.name}; take --negatives.sharing all, or at most that many"
             )
+        if drawn.sharing == "batch" and COUNT != drawn.count > data.num_entities:
+            warning = (
+                f"--negatives.count {drawn.count} is more than the {data.num_entities} entities of {data.name}, which are "
+                "drawn without replacement: each is a negative once"
+            )
+            data.warnings += [warning] if warning not in data.warnings else []
         scorer = lookup(SCORERS, config.model.scorer, kind="scorer")
         return scorer(
             data.num_entities,

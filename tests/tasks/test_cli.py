@@ -38,6 +38,11 @@ from tasks.errors import UsageError
         (["run", "kg", "--data", "taxnomy"], "Did you mean 'taxonomy'?"),
         (["resume", "/etc/passwd"], "is no run folder"),
         (["run", "kg", "--seeds", "0,x"], "--seeds takes numbers"),
+        (["run", "kg", "--seeds", "5-3"], "--seeds: a range ascends, write 3-5 for 5-3"),
+        (
+            ["run", "graph", "--train.batch-size", "64"],
+            "--train.batch_size 64 is of no use here: the whole graph is one batch",
+        ),
         (["run", "kg", "--seeds", "0,1", "--out", "here"], "with several --seeds use --runs"),
         (["run", "kg", "--config", "nowhere.yaml"], "unknown recipe"),
         (["run", "kg", "--data", "./nowhere"], "no folder ./nowhere"),
@@ -79,6 +84,17 @@ def test_more_negatives_a_triple_than_entities_are_refused(
     assert main([*words, "--negatives.count", "100000"]) == 2
     assert "is more than the 40 entities of numbers; take --negatives.sharing all" in capsys.readouterr().err
     assert not (small_graph / "run").exists()
+
+
+def test_more_negatives_a_batch_than_entities_are_warned_of_once(small_graph: Path, tmp_path: Path) -> None:
+    common = {"data": str(small_graph), "quiet": True, "model": {"dim": 3}, "train": {"epochs": 1}}
+    found = tasks.run("kg", out=tmp_path / "more", negatives={"count": 1000}, **common)  # type: ignore[arg-type]
+    assert [w for w in found.values["warnings"] if "count" in w] == [
+        "--negatives.count 1000 is more than the 40 entities of numbers, which are drawn without replacement: each is a "
+        "negative once"
+    ]
+    every = tasks.run("kg", out=tmp_path / "all", negatives={"count": 40}, **common)  # type: ignore[arg-type]
+    assert not every.values["warnings"] and every.metrics == found.metrics
 
 
 def test_unknown_names_of_values_are_refused_with_the_nearest(small_graph: Path, tmp_path: Path) -> None:

@@ -160,6 +160,23 @@ def test_the_command_on_graphs_hierarchies_and_mistakes(
     assert "write ./" not in capsys.readouterr().err
 
 
+def test_plain_graphs_are_edges_in_both_directions(tmp_path: Path) -> None:
+    folder = tmp_path / "ring"
+    folder.mkdir()
+    (folder / "edges.csv").write_text("0,1\n1,2\n2,3\n3,0\n3,3\n")
+    found = load_edges(f"{folder}/")
+    expected = {(0, 1), (1, 2), (2, 3), (0, 3), (1, 0), (2, 1), (3, 2), (3, 0), (3, 3)}
+    assert len(found.edges) == len(expected) and set(map(tuple, found.edges.tolist())) == expected
+    result = geometry(found)
+    assert result.krackhardt == 0 and (result.nodes, result.delta.worst) == (4, 1.0)  # Gromov's delta of a 4-cycle
+    assert "directions of 5 undirected edges" in describe(result)
+
+
+def test_airport_is_a_graph(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["geometry", "Airport", "--data-dir", str(data_dir), "--quadruples", "500", "--sources", "30"]) == 0
+    assert "Airport: 3,188 nodes" in capsys.readouterr().out
+
+
 def test_wordnet_mammals_are_nearly_a_tree(data_dir: Path) -> None:
     found = geometry(load_edges("WordNet-mammals", data_dir), quadruples=5000)
     assert found.krackhardt == 1 and found.delta.mean < 0.01 and found.edges == 1182

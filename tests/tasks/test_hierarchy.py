@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
 import tasks
@@ -221,6 +222,22 @@ def test_training_reconstructs_a_tree_almost_perfectly(tmp_path: Path) -> None:
     assert result.values["manifold"]["residual"] < 1e-5
 
 
+def test_a_rate_that_throws_the_points_to_the_largest_radius_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "h.tsv"
+    file.write_text("".join("\t".join(pair) + "\n" for pair in pairs(60)))
+    common = {"data": str(file), "quiet": True, "model": {"dim": 4, "max_radius": 6.0}}
+    found = {}
+    for lr in (0.05, 1e30):
+        result = tasks.run("hierarchy", out=tmp_path / f"{lr}", train={"epochs": 3, "lr": lr}, **common)  # type: ignore[arg-type]
+        found[lr] = [warning for warning in result.values["warnings"] if "radius" in warning]
+        points = load_file(result.folder / "model.safetensors")["points.weight"].double()
+        share = float((torch.asinh(points.norm(dim=1)) > 5.999).double().mean())
+        assert (share >= 0.5) == bool(found[lr])
+    assert not found[0.05]
+    (warning,) = found[1e30]
+    assert f"{share:.0%} of the points lie at the largest radius, 6, where they are stopped" in warning
+
+
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "h.tsv"
     file.write_text("".join("\t".join(pair) + "\n" for pair in pairs(60)))
@@ -382,5 +399,6 @@ def test_wordnet_mammals_as_published(data_dir: Path) -> None:
 def test_wordnet_nouns_as_published_and_mammals_reconstructed(data_dir: Path, tmp_path: Path) -> None:
     data = load("WordNet-nouns", data_dir)
     assert (len(data.edges), data.num_nodes, data.warnings) == (743_241, 82_115, [])
-    result = tasks.run("hierarchy", recipe="mammals-6", data_dir=data_dir, runs=tmp_path, quiet=True)
-    assert result.metrics["test"]["map"] >= 0.9
+    for recipe in ("mammals-6", "mammals-6-normal"):
+        result = tasks.run("hierarchy", recipe=recipe, data_dir=data_dir, runs=tmp_path, quiet=True)
+        assert result.metrics["test"]["map"] >= 0.9

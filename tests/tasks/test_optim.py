@@ -31,6 +31,8 @@ def test_schedules_by_their_formulas() -> None:
     assert [schedule_factor(noam, s, 100) for s in (0, 3, 15)] == pytest.approx([0.25, 1, 0.5])
     with pytest.raises(UsageError, match=r"unknown schedule 'cosin'\. Did you mean 'cosine'"):
         schedule_factor(TrainConfig(schedule="cosin"), 0, 1)
+    with pytest.raises(UsageError, match=r"unknown schedule 'naom'\. Did you mean 'noam'\? Known: .*hold, noam\."):
+        schedule_factor(TrainConfig(schedule="naom"), 0, 1)
 
 
 def test_each_group_gets_its_own_optimiser_rate_and_cap() -> None:
