@@ -21,6 +21,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "graph": ("tasks.graph.config:GraphConfig", "tasks.graph.task:GraphTask"),
     "hierarchy": ("tasks.hierarchy.config:HierarchyConfig", "tasks.hierarchy.task:HierarchyEmbedding"),
     "kg": ("tasks.kg.config:KGConfig", "tasks.kg.task:KnowledgeGraphCompletion"),
+    "pretrain": ("tasks.pretrain.config:PretrainConfig", "tasks.pretrain.task:Pretraining"),
     "re": (
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",
@@ -147,7 +148,7 @@ def _fit(
     from .runner import fit
 
     built = _import(lookup(TASKS, task, kind="task")[1])(config)
-    data = load(config.data, data_dir)
+    data = load(config.data, data_dir, kind=built.kind)
     if not isinstance(data, built.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
         raise UsageError(

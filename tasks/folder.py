@@ -169,6 +169,21 @@ class RunFolder:
         path = self.path / name
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
+    def write_folder(self, name: str, write: Callable[[Path], None]) -> None:
+        """Make the folder NAME by calling ``write(folder)`` on a temporary one, then rename; replaces an older one."""
+        temporary, final = self.path / f".tmp-{name}", self.path / name
+        for stale in (temporary, final):
+            if stale.exists():
+                shutil.rmtree(stale)
+        temporary.mkdir()
+        write(temporary)
+        for file in temporary.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        _sync_folder(temporary)
+        temporary.replace(final)
+        _sync_folder(self.path)
+
     def write_checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
         """Make ``checkpoints/NAME`` by calling ``write(folder)`` on a temporary folder, then rename and point to it."""
         root = self.path / "checkpoints"

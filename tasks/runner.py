@@ -41,7 +41,11 @@ class Data(Protocol):
 
 
 class Task(Protocol):
-    """What the runner asks of a task. It neither writes files nor keeps state between batches."""
+    """What the runner asks of a task. It neither writes files nor keeps state between batches.
+
+    A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
+    ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
+    """
 
     name: str
     Config: type
@@ -324,6 +328,8 @@ def fit(
                 run.loop(checkpoint_seconds)
                 result = run.result()
                 save_weights(run, folder)
+                if name := getattr(task, "exports", None):
+                    folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
                 folder.finish(result)
             except OSError as error:
                 good = folder.latest()

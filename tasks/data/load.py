@@ -54,14 +54,20 @@ def _own_folder(path: Path) -> Any:
     return graph
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Any:
+def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = None) -> Any:
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
+
+    `kind` says what a folder of the user's own holds where its file names do not: ``"corpus"`` reads it as plain text.
 
     Raises
     ------
     UsageError : unknown name (nearest suggested), missing files (where to put them), a malformed line (which).
     """
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
+        if kind == "corpus":
+            from .corpus import own_corpus
+
+            return own_corpus(Path(name))
         return _own_folder(Path(name))
     if "/" in name:
         if Path(name).is_file():
@@ -76,6 +82,10 @@ def load(name: str, data_dir: str | Path | None = None) -> Any:
 
         return graph_from_triples(name, taxonomy())
     entry, folder = find(name, data_dir)
+    if entry.kind == "corpus":
+        from .corpus import read_corpus
+
+        return read_corpus(name, entry, folder)
     if entry.kind == "re":
         from .sentences import read_sentences
 
