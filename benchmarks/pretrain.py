@@ -16,20 +16,24 @@ import argparse
 import json
 import time
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.api import configure
+from tasks.api import Result, configure, run
+from tasks.backbones import path
+from tasks.config import to_dict
 from tasks.data.load import load
 from tasks.optim import build_optimizers, schedule_factor
+from tasks.pretrain.card import card, ship
 from tasks.pretrain.task import Pretraining
 
 from .common import RESULTS, row, save
 
 GEOMETRIES = ("lorentz", "euclidean")
 RATES = (1e-3, 2e-3, 4e-3)
-__all__ = ["trial"]
+__all__ = ["best_rate", "collect", "train", "trial", "trials"]
 
 
 def trial(task: Pretraining, data: Any) -> dict[str, Any]:
@@ -79,14 +83,64 @@ def trials(steps: int) -> None:
     print(save("pretrain_trials", command, rows, threads=1, trials=done))
 
 
+def best_rate(geometry: str) -> float:
+    """Rate of the best trial of a geometry."""
+    found = json.loads((RESULTS / "pretrain_trials.json").read_text(encoding="utf-8"))["trials"]
+    return min((t for t in found if t["geometry"] == geometry), key=lambda t: t["cross_entropy"])["lr"]
+
+
+def train(geometry: str, runs: Path) -> Result:
+    """Run, or go on with, the recipe of a geometry; its rate must be that of the best trial."""
+    recipe = f"{geometry}-small"
+    config = configure("pretrain", recipe=recipe)
+    if config.train.lr != (best := best_rate(geometry)):
+        raise SystemExit(f"the recipe {recipe} has the rate {config.train.lr:g}, and the best trial {best:g}")
+    return run("pretrain", recipe=recipe, out=runs / recipe, quiet=True)
+
+
+def collect(runs: Path) -> None:
+    """Scores of both finished runs, and both models with their cards."""
+    found = {geometry: train(geometry, runs) for geometry in GEOMETRIES}
+    config = configure("pretrain", recipe=f"{GEOMETRIES[0]}-small")
+    task = Pretraining(config)
+    size, data = config.train.batch_size * config.text.length, load(config.data)
+    tokens = {"text": task.prepare(data)[1]["train"].numel(), "seen": size * task.n_batches(data) * config.train.epochs}
+    rows = [
+        row("tokens of the training split", tokens["text"], "tokens"),
+        row("tokens seen by each model", tokens["seen"], "tokens"),
+    ]
+    for geometry, result in found.items():
+        what, values = f"{geometry}, {result.values['params']['total']} parameters", result.values
+        rows.append(row(f"{what}: training", round(values["seconds"]["train"]), "seconds of a shared core", n=1))
+        rows += [
+            row(f"{what}: {split} {name} of masked tokens", round(value, 4), unit, n=1)
+            for split in ("valid", "test")
+            for name, unit in (("cross_entropy", "nats"), ("perplexity", "perplexity"), ("accuracy", "share"))
+            for value in [values["metrics"][split][name]]
+        ]
+        ship(result.folder / "pretrained", path(f"{geometry}-small"))
+    for geometry in found:
+        own = to_dict(configure("pretrain", recipe=f"{geometry}-small"))
+        text = card(f"{geometry}-small", own, {g: r.values for g, r in found.items()}, tokens)
+        (path(f"{geometry}-small") / "README.md").write_text(text, encoding="utf-8")
+    print(save("pretrain", "python -m benchmarks.pretrain --collect", rows, threads=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", action="store_true")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--train", choices=GEOMETRIES)
+    parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pretrain"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.trials:
         trials(options.steps)
+    if options.train:
+        print(train(options.train, options.runs).metrics)
+    if options.collect:
+        collect(options.runs)
 
 
 if __name__ == "__main__":
