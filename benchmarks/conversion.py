@@ -44,7 +44,8 @@ def vectors(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     parts = []
     for start in range(0, len(order), 64):
-        batch = tokenizer([texts[i] for i in order[start : start + 64]], padding=True, truncation=True, max_length=128, return_tensors="pt")  # fmt: skip
+        some = [texts[i] for i in order[start : start + 64]]
+        batch = tokenizer(some, padding=True, truncation=True, max_length=128, return_tensors="pt")
         states = model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state[..., time:]
         parts.append(mean_state(states, batch["attention_mask"]))
     return torch.cat(parts)[torch.tensor(order).argsort()]
@@ -86,7 +87,11 @@ def main() -> None:
         measure(f"converted, trained for {steps} steps to k = {config.model.k:g}, used at k = {k:g}", trained, whole)
     for split, metrics in result.metrics.items():
         rows += [
-            row(f"trained to k = {config.model.k:g}: {name} of states to the source's, {split} books", round(value, 4), name)
+            row(
+                f"trained to k = {config.model.k:g}: {name} of states to the source's, {split} books",
+                round(value, 4),
+                name,
+            )
             for name, value in metrics.items()
         ]
     rows.append(row("training", round(result.values["seconds"]["train"]), "seconds of a shared core"))

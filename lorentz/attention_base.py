@@ -37,10 +37,10 @@ class TokenCache(Protocol):
 class DistanceAttention(nn.Module):
     """Attention whose weights are a softmax of negative squared distances over a learned scale.
 
-    With ``logits="relative"`` they are of how much nearer than the origin a key is to the query. A geometry gives the maps ``query``, ``key``, ``value`` and ``out``; the first three return vectors of
-    ``head_size + 1`` coordinates a head, such that the product of a query's (times ``factor``) and a key's is the
-    negative squared distance over the scale, up to what is the same for all keys, and that the first coordinate of a
-    weighted sum of values is not 0.
+    With ``logits="relative"`` it is a softmax of how much nearer to the query than to the origin a key is. A geometry gives
+    the maps ``query``, ``key``, ``value`` and ``out``; the first three return vectors of ``head_size + 1`` coordinates a
+    head, such that the product of a query's (times ``factor``) and a key's is the negative squared distance over the scale,
+    up to what is the same for all keys, and that the first coordinate of a weighted sum of values is not 0.
     """
 
     _hint: tuple[str, str] = ("", "")

@@ -72,7 +72,8 @@ def own_corpus(path: Path) -> Corpus:
     for split in SPLITS:
         if not exists(path, f"{split}.txt"):
             raise UsageError(
-                f"{path} holds no {split}.txt (or .gz): a corpus needs train.txt, valid.txt and test.txt, one paragraph a line"
+                f"{path} holds no {split}.txt (or .gz): a corpus needs train.txt, valid.txt and test.txt, one "
+                "paragraph a line"
             )
     corpus = corpus_from_text(path.resolve().name, {split: read_text(path, f"{split}.txt")[0] for split in SPLITS})
     corpus.split = "own"

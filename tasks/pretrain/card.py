@@ -37,7 +37,9 @@ def _scores(metrics: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
-def card(name: str, config: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]], tokens: Mapping[str, int]) -> str:
+def card(
+    name: str, config: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]], tokens: Mapping[str, int]
+) -> str:
     """Text of a model's README.md.
 
     Parameters
@@ -51,9 +53,12 @@ def card(name: str, config: Mapping[str, Any], results: Mapping[str, Mapping[str
     own, other = model["geometry"], next(geometry for geometry in results if geometry != model["geometry"])
     entry = DATA[config["data"]]
     space = model["hidden_size"] - 1
-    points = f"points of {space} space coordinates and a time, k = {model['k']:g}"
+    kind, points = "Euclidean", f"{space} coordinates"
+    if own == "lorentz":
+        kind, points = "hyperbolic (Lorentz)", f"points of {space} space coordinates and a time, k = {model['k']:g}"
     rows = "\n".join(
-        f"| {geometry} | {result['params']['total']:,} | {_scores(result['metrics'])} |" for geometry, result in results.items()
+        f"| {geometry} | {result['params']['total']:,} | {_scores(result['metrics'])} |"
+        for geometry, result in results.items()
     )
     return f"""---
 license: apache-2.0
@@ -64,11 +69,11 @@ pipeline_tag: fill-mask
 
 # {name}
 
-A small encoder of English text with {"hyperbolic (Lorentz)" if own == "lorentz" else "Euclidean"} layers, and one of a matched
-pair: the {other} twin has the same number of free coordinates, parameters within 1 %, vocabulary, text, batches, masks and steps.
+A small encoder of English text with {kind} layers, and one of a matched pair: the {other} twin has the same number of
+free coordinates, parameters within 1 %, vocabulary, text, batches, masks and steps.
 
-- Architecture: {model["layers"]} layers, {model["heads"]} heads, {points if own == "lorentz" else f"{space} coordinates"}; \
-{model["positions"]} positions, norms before each map, no token types, output layer tied to the tokens.
+- Architecture: {model["layers"]} layers, {model["heads"]} heads, {points}; {model["positions"]} positions, norms before
+  each map, no token types, output layer tied to the tokens.
 - Vocabulary: byte-level BPE of {text["vocabulary"]:,} tokens learned on the training text, lower case: {text["lowercase"]}.
 - Text: `{config["data"]}`, {entry.origin}; {tokens["text"]:,} tokens in the training split.
 - Training: {tokens["seen"]:,} tokens seen ({tokens["seen"] / tokens["text"]:.2f} passes), sequences of {text["length"]}, \
@@ -96,8 +101,8 @@ model = AutoModelForMaskedLM.from_pretrained(path("{name}"))
 
 ## Limits
 
-Trained on so little text, and on English books published up to 1927, it knows few facts, no modern words, and the opinions of its
-authors' time. It is meant for comparing geometries and methods of tuning at a small cost, not for use in a product.
+Trained on so little text, and on English books published up to 1927, it knows few facts, no modern words, and the opinions
+of its authors' time. It is meant for comparing geometries and methods of tuning at a small cost, not for use in a product.
 
 ## Licence
 

@@ -33,9 +33,7 @@ def pack(tokenizer: Any, paragraphs: Sequence[str], length: int) -> Tensor:
     return torch.from_numpy(np.pad(body, ((0, 0), (1, 0)), constant_values=start))
 
 
-def mask_tokens(
-    ids: Tensor, *, share: float, vocabulary: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def mask_tokens(ids: Tensor, *, share: float, vocabulary: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Inputs and labels (n, length) int64 of a batch of sequences: labels are ``IGNORED`` where nothing is predicted.
 
     A `share` of the tokens that are not special is drawn, each by itself. Of these 80 percent become ``[MASK]``, 10 percent

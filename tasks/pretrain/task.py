@@ -17,7 +17,7 @@ from tasks.errors import UsageError
 
 from .config import PretrainConfig
 from .masking import IGNORED, mask_tokens, pack
-from .tokenizer import SPECIAL, learn_tokenizer
+from .tokenizer import learn_tokenizer
 
 __all__ = ["Pretraining"]
 
@@ -44,9 +44,7 @@ class Pretraining:
         """Tokenizer and sequences by split; made once for each content."""
         if self._made is None or self._made[0] != data.sha256:
             text = self.config.text
-            tokenizer = learn_tokenizer(
-                data.paragraphs["train"], vocabulary=text.vocabulary, lowercase=text.lowercase
-            )
+            tokenizer = learn_tokenizer(data.paragraphs["train"], vocabulary=text.vocabulary, lowercase=text.lowercase)
             ids = {split: pack(tokenizer, lines, text.length) for split, lines in data.paragraphs.items()}
             for split, rows in ids.items():
                 if not len(rows):

@@ -11,7 +11,9 @@ __all__ = ["SPECIAL", "learn_tokenizer"]
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 
 
-def learn_tokenizer(paragraphs: Iterable[str], *, vocabulary: int, lowercase: bool = True, max_length: int = 512) -> Any:
+def learn_tokenizer(
+    paragraphs: Iterable[str], *, vocabulary: int, lowercase: bool = True, max_length: int = 512
+) -> Any:
     """Learn a vocabulary; the same text gives the same one.
 
     Every text can be written in it: what no merge covers is written in bytes, so ``[UNK]`` never appears.

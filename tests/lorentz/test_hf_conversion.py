@@ -164,7 +164,8 @@ def test_another_k_is_that_of_all_layers_of_the_checkpoint_and_of_later_graphs_a
 
 
 def test_what_cannot_be_converted_is_named_with_the_nearest_choice() -> None:
-    albert = AlbertModel(AlbertConfig(vocab_size=20, embedding_size=8, hidden_size=8, num_attention_heads=2, intermediate_size=8))  # fmt: skip
+    sizes = {"embedding_size": 8, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    albert = AlbertModel(AlbertConfig(vocab_size=20, **sizes))
     with pytest.raises(ValueError, match=r"'albert', which has maps that layers share.*of type 'bert'"):
         LorentzModel.from_euclidean(albert)
     with pytest.raises(ValueError, match="a decoder"):
@@ -175,7 +176,11 @@ def test_what_cannot_be_converted_is_named_with_the_nearest_choice() -> None:
     relative.config.position_embedding_type = "relative_key"
     with pytest.raises(ValueError, match="position_embedding_type='relative_key', relative positions"):
         LorentzModel.from_euclidean(relative)
-    for kind, reason in (("deberta-v2", "relative positions"), ("t5", "a decoder"), ("modernbert", "gated feed-forward")):
+    for kind, reason in (
+        ("deberta-v2", "relative positions"),
+        ("t5", "a decoder"),
+        ("modernbert", "gated feed-forward"),
+    ):
         other = made()
         other.config.model_type = kind
         with pytest.raises(ValueError, match=reason):

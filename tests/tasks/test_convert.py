@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tasks.data.corpus import own_corpus
 from tasks.errors import UsageError
 from tasks.pretrain.tokenizer import learn_tokenizer
 
-WORDS = "the cat sat on a mat and one dog ran to it".split()
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "one", "dog", "ran", "to", "it")
 
 
 def line(seed: int) -> str:
@@ -80,7 +81,7 @@ def test_sentences_are_cut_at_their_ends_and_short_ones_left_out() -> None:
 def test_k_falls_by_one_factor_and_stays() -> None:
     ks = [k_at(step, 20, start=1e4, end=1.0, share=0.5) for step in range(20)]
     assert ks[0] == 1e4 and ks[10:] == [1.0] * 10
-    ratios = [b / a for a, b in zip(ks[:10], ks[1:11], strict=True)]
+    ratios = [b / a for a, b in pairwise(ks[:11])]
     assert ratios == pytest.approx([1e4**-0.1] * 10)
     assert k_at(0, 20, start=1e4, end=2.0, share=0.0) == 2.0
 
@@ -126,7 +127,9 @@ def test_the_loss_is_the_formula_at_the_k_of_the_batch_and_the_model_keeps_its_o
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
     assert torch.allclose(mean_state(want[-1], batch["attention_mask"]), means[1], atol=1e-6)
     loss.backward()
-    assert all(p.grad is not None for p in model.parameters()) and all(p.grad is None for p in task.source()[1].parameters())
+    assert all(p.grad is not None for p in model.parameters()) and all(
+        p.grad is None for p in task.source()[1].parameters()
+    )
 
 
 def test_at_large_k_nothing_is_left_to_learn(books: Path, source: Path) -> None:
@@ -167,7 +170,9 @@ def test_a_stopped_run_goes_on_to_the_same_result(
 
     monkeypatch.setattr(Conversion, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
-        tasks.run("convert", data=f"{books}/", out=tmp_path / "cut", quiet=True, checkpoint_seconds=0.0, **options(source))
+        tasks.run(
+            "convert", data=f"{books}/", out=tmp_path / "cut", quiet=True, checkpoint_seconds=0.0, **options(source)
+        )
     monkeypatch.setattr(Conversion, "step", step)
     assert tasks.resume(tmp_path / "cut", quiet=True).metrics == whole.metrics
 
@@ -183,7 +188,9 @@ def test_mistakes_are_one_line(books: Path, tmp_path: Path, source: Path) -> Non
     GPT2Model(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt")
     learn_tokenizer(["a b"], vocabulary=300).save_pretrained(tmp_path / "gpt")
     with pytest.raises(UsageError, match=r"--model.source .*'gpt2', which has a decoder"):
-        tasks.run("convert", data=f"{books}/", model={"source": str(tmp_path / "gpt")}, out=tmp_path / "run", quiet=True)
+        tasks.run(
+            "convert", data=f"{books}/", model={"source": str(tmp_path / "gpt")}, out=tmp_path / "run", quiet=True
+        )
     with pytest.raises(UsageError, match="k_start is at least"):
         configure("convert", overrides={"model": {"k": 10.0, "k_start": 1.0}})
     with pytest.raises(UsageError, match="nothing would be trained"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from tasks.pretrain.masking import IGNORED, mask_tokens, pack
 from tasks.pretrain.task import Pretraining
 from tasks.pretrain.tokenizer import SPECIAL, learn_tokenizer
 
-WORDS = "the cat sat on a mat and The dog ran to it".split()
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "The", "dog", "ran", "to", "it")
 SMALL: dict[str, Any] = {
     "model": {"hidden_size": 17, "layers": 1, "heads": 2},
     "text": {"vocabulary": 300, "length": 16, "valid_sequences": 4},
@@ -78,7 +77,7 @@ def test_the_vocabulary_writes_every_text_and_is_the_same_each_time(tmp_path: Pa
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded("the cat")["input_ids"] == tokenizer("the cat")["input_ids"] and loaded.mask_token_id == 3
     cased = learn_tokenizer(text, vocabulary=320, lowercase=False)
-    assert cased("The")["input_ids"] != cased("the")["input_ids"] and tokenizer("The")["input_ids"] == ids[:2] + [2]
+    assert cased("The")["input_ids"] != cased("the")["input_ids"] and tokenizer("The")["input_ids"] == [*ids[:2], 2]
 
 
 def test_sequences_hold_the_text_as_one_stream() -> None:
@@ -245,6 +244,41 @@ def test_real_text_has_the_stated_size(data_dir: Path) -> None:
     corpus = load("pretraining-classics", data_dir)
     assert [len(corpus.paragraphs[split]) for split in ("train", "valid", "test")] == [69_301, 4_074, 3_854]
     assert not corpus.warnings
+
+
+def test_the_card_holds_the_scores_of_both_and_the_licence() -> None:
+    config = to_dict(configure("pretrain", recipe="lorentz-small"))
+    metrics = {"cross_entropy": 4.25, "perplexity": 70.105, "accuracy": 0.25}
+    results = {
+        geometry: {"params": {"total": 1_000_000 + i}, "metrics": {"valid": metrics, "test": metrics}}
+        for i, geometry in enumerate(("lorentz", "euclidean"))
+    }
+    text = card("lorentz-small", config, results, {"text": 6_000_000, "seen": 9_000_000})
+    assert "| lorentz | 1,000,000 | 4.2500 | 70.1 | 0.2500 | 4.2500 |" in text and "| euclidean | 1,000,001 |" in text
+    assert "9,000,000 tokens seen (1.50 passes)" in text and "Text: public domain." in text and "k = 1" in text
+
+
+def test_a_backbone_of_another_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown backbone 'lorenz-small'. Did you mean 'lorentz-small'"):
+        path("lorenz-small")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_is_small_and_predicts_held_out_words(name: str, data_dir: Path) -> None:
+    folder = path(name)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 8 * 2**20
+    assert "## Licence" in (folder / "README.md").read_text()
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    assert model.dtype == torch.float32 and model.config.geometry == name.partition("-")[0]
+    ids = pack(tokenizer, load("pretraining-classics", data_dir).paragraphs["test"][:60], 128)
+    inputs, labels = mask_tokens(ids, share=0.15, vocabulary=len(tokenizer), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = float(model(inputs, labels=labels).loss)
+    target = labels[labels != IGNORED]
+    frequency = torch.bincount(target, minlength=len(tokenizer)).double() + 1
+    unigram = float(-(frequency / frequency.sum()).log()[target].mean())  # of these very tokens: better than any other
+    assert found < unigram - 0.5
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(1.855e6, rel=0.01)
 
 
 def test_a_corpus_where_another_kind_is_wanted_is_one_line(books: Path) -> None:
