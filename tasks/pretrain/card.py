@@ -54,6 +54,7 @@ def card(
     entry = DATA[config["data"]]
     space = model["hidden_size"] - 1
     kind, points = "Euclidean", f"{space} coordinates"
+    case = "lower case" if text["lowercase"] else "cased"
     if own == "lorentz":
         kind, points = "hyperbolic (Lorentz)", f"points of {space} space coordinates and a time, k = {model['k']:g}"
     rows = "\n".join(
@@ -74,11 +75,11 @@ free coordinates, parameters within 1 %, vocabulary, text, batches, masks and st
 
 - Architecture: {model["layers"]} layers, {model["heads"]} heads, {points}; {model["positions"]} positions, norms before
   each map, no token types, output layer tied to the tokens.
-- Vocabulary: byte-level BPE of {text["vocabulary"]:,} tokens learned on the training text, lower case: {text["lowercase"]}.
+- Vocabulary: byte-level BPE of {text["vocabulary"]:,} tokens learned on the training text, {case}.
 - Text: `{config["data"]}`, {entry.origin}; {tokens["text"]:,} tokens in the training split.
 - Training: {tokens["seen"]:,} tokens seen ({tokens["seen"] / tokens["text"]:.2f} passes), sequences of {text["length"]}, \
-{train["batch_size"]} a step, {text["mask"]:.0%} of the tokens to predict, AdamW at a peak rate of {train["lr"]:g} (the best of \
-three on validation data), one seed.
+{train["batch_size"]} a step, {text["mask"]:.0%} of the tokens to predict, AdamW at a peak rate of {train["lr"]:g} (the best \
+of three on validation data), one seed.
 - Weights: float16 in the file, float32 when loaded.
 
 Masked tokens of held-out books, with the same masks for both; the perplexity counts masked tokens of this vocabulary only.

@@ -259,7 +259,7 @@ def test_the_card_holds_the_scores_of_both_and_the_licence() -> None:
 
 
 def test_a_backbone_of_another_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown backbone 'lorenz-small'. Did you mean 'lorentz-small'"):
+    with pytest.raises(UsageError, match=r"unknown backbone 'lorenz-small'\. Did you mean 'lorentz-small'"):
         path("lorenz-small")
 
 
