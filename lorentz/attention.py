@@ -80,6 +80,11 @@ class LorentzMultiheadAttention(DistanceAttention):
     .. math:: w_{ij} = \mathrm{softmax}_j(-d_L^2(q_i, k_j) / \lambda), \qquad
               o_i = \sqrt k\, a_i / \sqrt{-\langle a_i, a_i\rangle_L}, \quad a_i = \sum_j w_{ij} v_j .
 
+    With ``logits="relative"`` the weights are :math:`\mathrm{softmax}_j((d_L^2(o, k_j) - d_L^2(q_i, k_j)) / \lambda)`, o the
+    origin: by how much a key is nearer to the query than to the origin, as in :class:`LorentzClassifier`. A key far out then
+    loses nothing by its radius. For k to infinity these are the weights of ordinary attention,
+    :math:`\mathrm{softmax}_j(2\, q_i \cdot k_j / \lambda)`, and those of ``"distance"`` are not.
+
     Every head is a hyperboloid of its own, of ``(dim - 1) / num_heads`` space coordinates and its own time. Queries,
     keys, values and the result are ``"unbounded"`` ``LorentzLinear`` maps: a bound on the radius would bind all heads
     together, as it is one number a point, and would hide the length of the residual that enters the output map.
@@ -99,6 +104,7 @@ class LorentzMultiheadAttention(DistanceAttention):
         this base; a token's position is its index, counted on by the cache.
     out_dropout : float in [0, 1), on the space part of the merged heads, before the output map
     centred : bool, of the four linear maps; see :class:`LorentzLinear`
+    logits : str, ``"distance"`` or ``"relative"``
 
     Attributes
     ----------
@@ -138,6 +144,7 @@ class LorentzMultiheadAttention(DistanceAttention):
         rotary_base: float | None = None,
         out_dropout: float = 0.0,
         centred: bool = False,
+        logits: str = "distance",
     ) -> None:
         if not isinstance(manifold, Lorentz):
             raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
@@ -146,7 +153,7 @@ class LorentzMultiheadAttention(DistanceAttention):
                 f"dim counts the time axis, so num_heads divides dim - 1; got dim={dim} and num_heads={num_heads}. "
                 f"The next dim that fits is {max(-(-(dim - 1) // max(num_heads, 1)), 1) * max(num_heads, 1) + 1}."
             )
-        super().__init__(dim, num_heads, space=dim - 1, dropout=dropout, rotary_base=rotary_base)
+        super().__init__(dim, num_heads, space=dim - 1, dropout=dropout, rotary_base=rotary_base, logits=logits)
         self.manifold = manifold
         maps: dict[str, Any] = {"manifold": manifold, "bias": bias, "centred": centred}
         self.query = Heads(dim, num_heads, **maps)
@@ -158,6 +165,12 @@ class LorentzMultiheadAttention(DistanceAttention):
     def lift(self, space: Tensor) -> Tensor:
         """Point with these space coordinates."""
         return self.manifold.lift(space)
+
+    def relative(self, q: Tensor, factor: Tensor) -> Tensor:
+        """Queries with ``-factor (time - sqrt(k))`` in place of ``-factor time``, which does not cancel for large k."""
+        space, root = wide(q[..., 1:]), factor * self.manifold.k.to(factor).sqrt()
+        first = (space * space).sum(-1, keepdim=True) / (wide(q[..., :1]) - root)
+        return torch.cat([first.to(q.dtype), q[..., 1:]], -1)
 
     def merge(self, a: Tensor, dead: Tensor | None) -> Tensor:
         """Point (b, s, dim) whose space coordinates are those of the heads' centroids."""

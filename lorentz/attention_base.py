@@ -16,7 +16,9 @@ from .masks import join_masks
 from .positional import rotate
 from .prefix import Prefix, before_keys
 
-__all__ = ["DistanceAttention", "TokenCache"]
+__all__ = ["LOGITS", "DistanceAttention", "TokenCache"]
+
+LOGITS = ("distance", "relative")
 
 
 @runtime_checkable
@@ -36,10 +38,10 @@ class TokenCache(Protocol):
 class DistanceAttention(nn.Module):
     """Attention whose weights are a softmax of negative squared distances over a learned scale.
 
-    A geometry gives the maps ``query``, ``key``, ``value`` and ``out``; the first three return vectors of
-    ``head_size + 1`` coordinates a head, such that the product of a query's (times ``factor``) and a key's is the
-    negative squared distance over the scale, up to what is the same for all keys, and that the first coordinate of a
-    weighted sum of values is not 0.
+    With ``logits="relative"`` it is a softmax of how much nearer to the query than to the origin a key is. A geometry gives
+    the maps ``query``, ``key``, ``value`` and ``out``; the first three return vectors of ``head_size + 1`` coordinates a
+    head, such that the product of a query's (times ``factor``) and a key's is the negative squared distance over the scale,
+    up to what is the same for all keys, and that the first coordinate of a weighted sum of values is not 0.
 
     Attributes
     ----------
@@ -54,8 +56,19 @@ class DistanceAttention(nn.Module):
     out: nn.Module
     prefix: Prefix | None = None
 
-    def __init__(self, dim: int, num_heads: int, *, space: int, dropout: float, rotary_base: float | None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        space: int,
+        dropout: float,
+        rotary_base: float | None,
+        logits: str = "distance",
+    ) -> None:
         super().__init__()
+        if logits not in LOGITS:
+            raise ValueError(f"logits is one of {', '.join(map(repr, LOGITS))}; got {logits!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a probability in [0, 1), got {dropout}")
         size = space // num_heads
@@ -65,7 +78,7 @@ class DistanceAttention(nn.Module):
                 f"base {rotary_base}"
             )
         self.dim, self.num_heads, self.dropout, self.rotary_base = dim, num_heads, dropout, rotary_base
-        self.head_size = size
+        self.head_size, self.logits = size, logits
         self.log_scale = nn.Parameter(torch.empty(()))
         self.reset_parameters()
 
@@ -77,13 +90,18 @@ class DistanceAttention(nn.Module):
         """Point with these space coordinates."""
         raise NotImplementedError
 
+    def relative(self, q: Tensor, factor: Tensor) -> Tensor:
+        """Queries whose product with a key is also what the key's distance from the origin takes off the distance."""
+        raise NotImplementedError
+
     def merge(self, a: Tensor, dead: Tensor | None) -> Tensor:
         """Point (b, s, dim) of the heads' centroids, from weighted sums (b, h, s, head_size + 1) of values."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Sizes, shown by ``print``."""
-        return f"dim={self.dim}, num_heads={self.num_heads}, dropout={self.dropout}"
+        kind = "" if self.logits == "distance" else f", logits={self.logits!r}"
+        return f"dim={self.dim}, num_heads={self.num_heads}, dropout={self.dropout}{kind}"
 
     def new_cache(self, batch: int, max_length: int) -> LorentzCache:
         """Empty cache for `batch` sequences (beams) of at most `max_length` tokens."""
@@ -222,7 +240,9 @@ class DistanceAttention(nn.Module):
         if cache is not None and cache.length and cache.fixed != cross:
             held = "a memory (cross-attention)" if cache.fixed else "earlier tokens (self-attention)"
             raise ValueError(f"this cache holds {held}; give every attention layer a cache of its own, or reset() it")
-        q = self._arrange(self.query(query, factor=2 * torch.exp(-self.log_scale)), offset)
+        factor = 2 * torch.exp(-self.log_scale)
+        q = self._arrange(self.query(query, factor=factor), offset)
+        q = self.relative(q, factor) if self.logits == "relative" else q
         if cache is not None and cross and cache.length:
             if key is not None and key.shape[-2] != cache.length:
                 raise ValueError(

@@ -60,6 +60,14 @@ class Curvature(nn.Module):
         if self.rho is not None:
             self.rho.zero_()
 
+    def set_k(self, k: float) -> None:
+        """Put another k0, and ``rho`` back to 0: points keep their space coordinates, and their times follow.
+
+        The tensor is a new one, so a graph that was built before keeps the k it was built with.
+        """
+        self.k0 = torch.tensor(positive(k), dtype=torch.float64, device=self.k0.device)
+        self.reset_parameters()
+
     @property
     def k(self) -> Tensor:
         """Scalar tensor k > 0 in float64; equals the given value to the bit until it is trained."""

@@ -134,6 +134,7 @@ class EuclideanMultiheadAttention(DistanceAttention):
     ----------
     dim : int, a multiple of num_heads
     num_heads, dropout, bias, rotary_base, out_dropout : as there
+    logits : str. ``"relative"``: weights :math:`\mathrm{softmax}_j(2\, q_i \cdot k_j / \lambda)`, ordinary attention
     """
 
     def __init__(
@@ -145,10 +146,11 @@ class EuclideanMultiheadAttention(DistanceAttention):
         bias: bool = True,
         rotary_base: float | None = None,
         out_dropout: float = 0.0,
+        logits: str = "distance",
     ) -> None:
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads divides dim; got dim={dim} and num_heads={num_heads}")
-        super().__init__(dim, num_heads, space=dim, dropout=dropout, rotary_base=rotary_base)
+        super().__init__(dim, num_heads, space=dim, dropout=dropout, rotary_base=rotary_base, logits=logits)
         self.query = _Heads(dim, num_heads, role="query", bias=bias)
         self.key = _Heads(dim, num_heads, role="key", bias=bias)
         self.value = _Heads(dim, num_heads, role="value", bias=bias)
@@ -157,6 +159,10 @@ class EuclideanMultiheadAttention(DistanceAttention):
     def lift(self, space: Tensor) -> Tensor:
         """The coordinates themselves."""
         return space
+
+    def relative(self, q: Tensor, factor: Tensor) -> Tensor:
+        """Queries ``factor (0, q)``."""
+        return torch.cat([torch.zeros_like(q[..., :1]), q[..., 1:]], -1)
 
     def merge(self, a: Tensor, dead: Tensor | None) -> Tensor:
         """Means (b, s, dim) of the heads, from weighted sums (b, h, s, head_size + 1) of values."""

@@ -39,6 +39,7 @@ class _Block(nn.Module):
         bias: bool = True,
         eps: float = 1e-5,
         rotary_base: float | None = None,
+        attention_logits: str = "distance",
     ) -> None:
         super().__init__()
         geometry = geometry_of(manifold)
@@ -52,7 +53,7 @@ class _Block(nn.Module):
         self.dim, self.num_heads, self.norm, self.variant = dim, num_heads, norm, variant
         self.dim_feedforward = geometry.hidden_size(dim, hidden, attentions=self.attentions)
         self.manifold, self._geometry = manifold, geometry
-        options = {"dropout": attention_dropout, "out_dropout": dropout, "bias": bias}
+        options = {"dropout": attention_dropout, "out_dropout": dropout, "bias": bias, "logits": attention_logits}
         self.attention = geometry.attention(dim, num_heads, rotary_base=rotary_base, **options)
         self.cross_attention = geometry.attention(dim, num_heads, **options) if self.attentions == 2 else None
         self.up = geometry.linear(dim, self.dim_feedforward, bias=bias, variant=variant)
@@ -112,6 +113,7 @@ class LorentzTransformerEncoderLayer(_Block):
     bias : bool, of all linear maps
     eps : float, of the norms
     rotary_base : float or None; see :class:`LorentzMultiheadAttention`
+    attention_logits : str, ``"distance"`` or ``"relative"``; its ``logits``
 
     References
     ----------
@@ -162,8 +164,9 @@ class LorentzTransformerDecoderLayer(_Block):
 
     Parameters
     ----------
-    dim, num_heads, dim_feedforward, manifold, norm, dropout, attention_dropout, activation, variant, bias, eps, rotary_base :
-        as in :class:`LorentzTransformerEncoderLayer`; rotary positions are those of the attention to earlier tokens
+    dim, num_heads, dim_feedforward, manifold, norm, dropout, attention_dropout, activation, variant, bias, eps, rotary_base,
+    attention_logits : as in :class:`LorentzTransformerEncoderLayer`; rotary positions are those of the attention to earlier
+        tokens
 
     Examples
     --------

@@ -18,9 +18,11 @@ __all__ = ["TASKS", "Result", "compare", "configure", "find_recipe", "option_hel
 
 # task -> where its configuration is (light) and where the task itself is (imports torch)
 TASKS: dict[str, tuple[str, str]] = {
+    "convert": ("tasks.convert.config:ConvertConfig", "tasks.convert.task:Conversion"),
     "graph": ("tasks.graph.config:GraphConfig", "tasks.graph.task:GraphTask"),
     "hierarchy": ("tasks.hierarchy.config:HierarchyConfig", "tasks.hierarchy.task:HierarchyEmbedding"),
     "kg": ("tasks.kg.config:KGConfig", "tasks.kg.task:KnowledgeGraphCompletion"),
+    "pretrain": ("tasks.pretrain.config:PretrainConfig", "tasks.pretrain.task:Pretraining"),
     "re": (
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",

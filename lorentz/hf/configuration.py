@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+from ..attention_base import LOGITS
 from ..flat import Euclidean
 from ..heads import KINDS
 from ..linear import VARIANTS
@@ -45,6 +46,7 @@ class LorentzConfig(PreTrainedConfig):
         ``nn.Linear`` at every width.
     layer_norm_eps : float
     norm : str, ``"pre"``, ``"post"`` or ``"none"``; see :class:`lorentz.LorentzTransformerEncoderLayer`
+    attention_logits : str, ``"distance"`` or ``"relative"``; see :class:`lorentz.LorentzMultiheadAttention`
     geometry : str. ``"lorentz"``, or ``"euclidean"`` for the flat twin: the same model with the same free coordinates, whose
         points have ``hidden_size - 1`` coordinates, and whose feed-forward maps take the parameters of the time columns,
         so that both have as many parameters within 1 %.
@@ -88,6 +90,7 @@ class LorentzConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-5
     norm: str = "pre"
+    attention_logits: str = "distance"
     geometry: str = "lorentz"
     k: float | int = 1.0
     learnable_k: bool = False
@@ -111,6 +114,7 @@ class LorentzConfig(PreTrainedConfig):
         for name, known in (
             ("geometry", GEOMETRIES),
             ("norm", NORMS),
+            ("attention_logits", LOGITS),
             ("linear_variant", VARIANTS),
             ("position_embedding_type", POSITIONS),
             ("pooling", POOLINGS),

@@ -22,6 +22,7 @@ from ..positional import LearnedPositions
 from ..stacks import LorentzTransformerDecoder, LorentzTransformerEncoder
 from .cache import layer_caches, new_cache
 from .configuration import LorentzConfig
+from .conversion import convert
 from .embedding import TokenEmbedding
 from .masks import split_mask
 
@@ -37,6 +38,7 @@ def _stack(config: LorentzConfig) -> dict[str, Any]:
         "attention_dropout": config.attention_probs_dropout_prob,
         "activation": ACT2FN[config.hidden_act],
         "variant": config.linear_variant,
+        "attention_logits": config.attention_logits,
         "rotary_base": 10000.0 if config.position_embedding_type == "rotary" else None,
     }
 
@@ -227,6 +229,21 @@ class LorentzPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Lorentz) and module.rho is not None:
             init.zeros_(module.rho)
 
+    def set_k(self, k: float) -> None:
+        """Give all layers, and the configuration, another k, as in training at a k that falls from step to step.
+
+        Raises
+        ------
+        ValueError : a flat twin, or a k that is not positive and finite.
+        """
+        base: Any = self.base_model
+        if not isinstance(base.manifold, Lorentz):
+            raise ValueError('this model has geometry="euclidean" and no k')
+        base.manifold.set_k(k)
+        for module in self.modules():
+            if isinstance(getattr(module, "config", None), LorentzConfig):
+                module.config.k = float(k)  # type: ignore[union-attr]
+
     def get_input_embeddings(self) -> nn.Module:
         """The table of token points, space coordinates (vocab_size, hidden_size - 1)."""
         base: Any = self.base_model
@@ -256,6 +273,32 @@ class LorentzModel(LorentzPreTrainedModel):
         self.decoder = LorentzDecoder(config, self.manifold) if config.is_encoder_decoder else None
         self.geometry = geometry_of(self.manifold)
         self.post_init()
+
+    @classmethod
+    def from_euclidean(cls, model: nn.Module, *, k: float = 1e6, learnable_k: bool = False) -> LorentzModel:
+        r"""Convert a pretrained encoder of transformers: BERT, MiniLM, RoBERTa, DistilBERT and their kin.
+
+        The weights act on space coordinates, the time columns are 0, and attention has ``attention_logits="relative"``. All
+        but the attention is then the same function for every k; attention differs by :math:`O(1/k)`, in its logits and in
+        the length of its centroids, so at the default k results are equal to about six digits. ``set_k`` lowers k from
+        there. In training, dropout comes before the output map of each block in place of after it.
+
+        Parameters
+        ----------
+        model : an encoder of transformers, or a model with a head on one. The head and the pooler are not carried over.
+        k : float, > 0
+        learnable_k : bool
+
+        Returns
+        -------
+        LorentzModel in evaluation mode, with the dtype and device of `model`. Its sequences of hidden states have the
+            states of `model` as space coordinates. Positions of RoBERTa count from the first token: pad on the right.
+
+        Raises
+        ------
+        ValueError : an architecture that is not supported, with the reason.
+        """
+        return convert(cls, model, k=k, learnable_k=learnable_k)
 
     def forward(
         self,

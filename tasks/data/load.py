@@ -57,7 +57,8 @@ def _own_folder(path: Path) -> Any:
 def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = None) -> Any:
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
 
-    `kind` is what a task takes: a folder of texts (``"text"``) looks like one of a knowledge graph.
+    `kind` is what a task takes, where the names of the files do not say it: a folder of texts (``"text"``) looks like one of a
+    knowledge graph, ``"corpus"`` reads plain text.
 
     Raises
     ------
@@ -68,6 +69,10 @@ def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = No
             from .text import own_texts
 
             return own_texts(Path(name))
+        if kind == "corpus":
+            from .corpus import own_corpus
+
+            return own_corpus(Path(name))
         return _own_folder(Path(name))
     if "/" in name:
         if Path(name).is_file():
@@ -82,6 +87,10 @@ def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = No
 
         return graph_from_triples(name, taxonomy())
     entry, folder = find(name, data_dir)
+    if entry.kind == "corpus":
+        from .corpus import read_corpus
+
+        return read_corpus(name, entry, folder)
     if entry.kind == "re":
         from .sentences import read_sentences
 

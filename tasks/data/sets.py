@@ -140,6 +140,17 @@ DATA: dict[str, DataSet] = {
         "https://github.com/migalkin/StarE",
         "MIT; Wikidata CC0",
     ),
+    "pretraining-classics": DataSet(
+        "corpus",
+        "text/pretraining-classics",
+        {
+            "train.txt": "a717e51a8db19d4485134f1ee83db171cd9dc987b3d48c19eca1d94aae936a40",
+            "valid.txt": "b03f3ad892ef1b172b2b4d1459e77371a78b9ebb68290281e7b4e9fb63c488f7",
+            "test.txt": "1b2b4d1fc6f9abf05e1f381995237443a9784787148282ae2459dcfa8ffa9afe",
+        },
+        "https://github.com/mlschmitt/classic-books-markdown (60 books, at most 5 an author; 50, 5 and 5 by seed 13)",
+        "public domain",
+    ),
     "SemEval2010-Task8": DataSet(
         "re",
         "re/SemEval2010-Task8",

@@ -284,6 +284,7 @@ CASES: tuple[Case, ...] = (
     Case("LorentzMultiheadAttention-padding", _attention(bias=False), {**_QUERY, "key_padding_mask": Mask(3)}),
     Case("LorentzMultiheadAttention-mask", _attention(), {**_QUERY, "attn_mask": Constant(_BIAS)}),
     Case("LorentzMultiheadAttention-centred", _attention(centred=True), _QUERY),
+    Case("LorentzMultiheadAttention-relative", _attention(centred=True, logits="relative"), _QUERY),
     Case("LorentzMultiheadAttention-dropout", _attention(dropout=0.3), _QUERY, random=True),
     Case("LorentzGraphConv", _graph(LorentzGraphConv, WIDTH), _NODES),
     Case("LorentzGraphConv-row", _graph(LorentzGraphConv, WIDTH, normalisation="row", self_loops=False), _NODES),
