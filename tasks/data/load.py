@@ -57,8 +57,8 @@ def _own_folder(path: Path) -> Any:
 def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = None) -> Any:
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
 
-    `kind` is what a task takes, where the names of the files do not say it: a folder of texts (``"text"``) looks like one of a
-    knowledge graph, ``"corpus"`` reads plain text.
+    `kind` is what a task takes, where the names of the files do not say it: a folder of texts (``"text"``) looks like one
+    of a knowledge graph, ``"corpus"`` reads plain text.
 
     Raises
     ------
