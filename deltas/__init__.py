@@ -5,6 +5,7 @@ dataclass and is written once for both geometries.
 """
 
 from .base import Combination, Delta, Site
+from .budget import fit_budget
 from .check import Check, Report, check
 from .errors import DeltaError
 from .handle import Handle, attach, handles
@@ -40,6 +41,7 @@ __all__ = [
     "Site",
     "attach",
     "check",
+    "fit_budget",
     "handles",
     "host_of",
     "load",

@@ -15,6 +15,9 @@ from .errors import HyrelError, UsageError
 __all__ = ["main"]
 
 
+COMPARISON = "compare-deltas"
+
+
 def _out(text: str) -> None:
     print(text)  # noqa: T201 (the command line's output)
 
@@ -22,6 +25,9 @@ def _out(text: str) -> None:
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
     from .api import Result, run
 
+    if options.task == COMPARISON:
+        _run_comparison(options, rest)
+        return
     if options.task is None or {"-h", "--help"} & set(rest):
         _run_help(options.task)
         return
@@ -42,6 +48,22 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         _show(result.folder, dict(result.values["metrics"]["test"]))
 
 
+def _run_comparison(options: argparse.Namespace, rest: list[str]) -> None:
+    from .compare_deltas.config import CompareConfig
+
+    if {"-h", "--help"} & set(rest):
+        from .config import describe_options
+
+        _out(describe_options(CompareConfig, prog=f"hyrel run {COMPARISON}"))
+        return
+    from .compare_deltas.command import compare_deltas
+
+    if options.out or options.config:
+        raise UsageError(f"{COMPARISON} takes --runs, its options and no --out and --config")
+    seeds = [0] if options.seeds is None else parse_seeds(options.seeds)
+    compare_deltas(seeds=seeds, runs=options.runs, data_dir=options.data_dir, args=rest, say=_out)
+
+
 def _show(folder: Path, metrics: dict[str, float]) -> None:
     _out(f"{folder}  test: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
@@ -52,7 +74,7 @@ def _run_help(task: str | None) -> None:
     _out("usage: hyrel run TASK [--config RECIPE] [--seeds 0,1,2] [--runs FOLDER | --out FOLDER] [--data-dir FOLDER]")
     _out("                 [--quiet] [--OPTION VALUE ...]\n")
     if task is None:
-        _out(f"tasks: {', '.join(TASKS)}. `hyrel run TASK --help` shows a task's options.")
+        _out(f"tasks: {', '.join(TASKS)}, and {COMPARISON}. `hyrel run TASK --help` shows a task's options.")
     else:
         _out(option_help(task))
 

@@ -35,6 +35,7 @@ class Adapter(Delta):
     Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, section 2.1.
     """
 
+    size = "bottleneck"
     bottleneck: int = 24
     activation: str = "gelu"
     roles: tuple[str, ...] = ("attention.out", "ffn.down")

@@ -51,6 +51,7 @@ class LoRA(Delta):
     Hu et al., "LoRA", ICLR 2022, equation 3; Kalajdzievski, 2023 (rsLoRA); Liu et al., "DoRA", ICML 2024, equations 5 and 11.
     """
 
+    size = "rank"
     rank: int = 8
     alpha: float | None = None
     roles: tuple[str, ...] = ("attention.query", "attention.value")

@@ -38,6 +38,7 @@ class PrefixTuning(Delta):
     """
 
     exact = False
+    size = "length"
     length: int = 20
     hidden: int | None = None
     init_std: float = 0.02

@@ -1,0 +1,65 @@
+"""Sizes of methods under one budget of trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .base import methods_of
+from .errors import DeltaError
+from .hosts import Host
+from .plan import plan
+from .spec import parse
+
+__all__ = ["fit_budget"]
+
+LARGEST = 1 << 16
+
+
+def fit_budget(
+    model: nn.Module,
+    name: str,
+    budget: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    host: Host | str | Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Options with which a method's number of parameters comes nearest to a budget.
+
+    Parameters
+    ----------
+    model, host : as for :func:`deltas.attach`
+    name : of a method, or of several joined by ``+``: then the first one with a size takes what the others leave
+    budget : number of trained parameters, heads left out
+    options : of the method, kept
+
+    Returns
+    -------
+    `options` and the size, ``{"rank": 5}``; `options` alone where no method has a size (BitFit).
+
+    Raises
+    ------
+    DeltaError : the smallest size is beyond twice the budget.
+    """
+    kept = dict(options or {})
+    sized = next((m for m in methods_of(parse(name, kept)) if m.size is not None), None)
+    if sized is None:
+        return kept
+    key = f"{sized.name}.{sized.size}"
+
+    def count(size: int) -> int:
+        return plan(model, parse(name, {**kept, key: size}), host=host, heads=()).parameters
+
+    smallest = count(1)
+    if smallest > 2 * budget:
+        raise DeltaError(f"{name} has {smallest:,} parameters at {sized.size} 1, and the budget is {budget:,}")
+    low, high = 1, 2
+    while high < LARGEST and count(high) < budget:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < budget else (low, middle)
+    best = min((low, high), key=lambda size: abs(count(size) - budget))
+    return {**kept, key: best}

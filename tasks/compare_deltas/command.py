@@ -1,0 +1,217 @@
+"""Train every cell of a comparison through the runner, and put the results into one table, chart and report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from tasks.api import run
+from tasks.comparison import Table
+from tasks.config import make_config
+from tasks.folder import atomic_write
+from tasks.report.html import Report
+
+from .chart import chart
+from .config import CompareConfig
+from .cost import Cost, costs
+from .methods import Method, methods
+
+__all__ = ["Row", "compare_deltas"]
+
+TUNING_SEED = 1000  # learning rates are chosen on this seed and never on those of the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on a backbone and a data set.
+
+    Attributes
+    ----------
+    scores : test score by seed, of the data set's own metric
+    lr : learning rate
+    """
+
+    model: str
+    data: str
+    method: Method
+    metric: str
+    scores: tuple[float, ...]
+    lr: float | None
+    cost: Cost | None
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return float(np.mean(self.scores))
+
+    @property
+    def half(self) -> float | None:
+        """Half of the 95 % t interval of the mean; None with one seed."""
+        n = len(self.scores)
+        return float(t.ppf(0.975, n - 1) * np.std(self.scores, ddof=1) / n**0.5) if n > 1 else None
+
+
+def compare_deltas(
+    *,
+    seeds: Sequence[int] = (0,),
+    runs: str | Path = "runs",
+    data_dir: str | None = None,
+    args: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    **overrides: Any,
+) -> list[Row]:
+    """Compare methods; finished runs in `runs` are used again, so a stopped comparison goes on.
+
+    Parameters
+    ----------
+    seeds : of every row; intervals need at least two
+    runs : folder of the runs; ``compare-deltas.{csv,html,svg}`` are written there
+    data_dir : folder of the data sets
+    args, **overrides : options of the comparison, as words of the command line or by name
+    say : told of every row as it is finished
+
+    Returns
+    -------
+    The rows, in the order of backbones, data sets and methods.
+    """
+    config = make_config(CompareConfig, overrides=overrides, args=args, prog="hyrel run compare-deltas")
+    rows: list[Row] = []
+    notes: list[str] = []
+    for model in config.models:
+        chosen = methods(config, model)
+        notes += [f"{method.name} on {Path(model).name}: {method.note}" for method in chosen if method.note]
+        chosen = [method for method in chosen if not method.note.startswith("left out")]
+        for data in config.sets:
+            cost = _costs(config, chosen, model, data, data_dir) if config.costs else {}
+            for method in chosen:
+                row = _row(config, method, model, data, seeds, Path(runs), data_dir, cost.get(method.name))
+                rows.append(row)
+                say(_line(row))
+    _write(rows, notes, config, Path(runs), say)
+    return rows
+
+
+def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr: float | None = None) -> dict[str, Any]:
+    found = {
+        "data": data,
+        "max_train": config.max_train,
+        "max_eval": config.max_eval,
+        "max_length": config.max_length,
+        **method.overrides(model),
+    }
+    if method.name in ("majority", "tfidf"):
+        return found
+    rate = method.lr if lr is None else lr
+    if method.name == "head":
+        found["head_lr"] = rate
+    found["train"] = {
+        "max_steps": config.steps,
+        "eval_steps": max(1, config.steps // 6),
+        "batch_size": config.batch_size,
+        "lr": rate,
+        "threads": config.threads,
+    }
+    return found
+
+
+def _row(
+    config: CompareConfig,
+    method: Method,
+    model: str,
+    data: str,
+    seeds: Sequence[int],
+    runs: Path,
+    data_dir: str | None,
+    cost: Cost | None,
+) -> Row:
+    options: dict[str, Any] = {"runs": runs, "data_dir": data_dir, "quiet": True}
+    lr: float | None = None
+    if method.parameters is not None:
+        lr = method.lr
+        if config.rates:
+            trials = {
+                rate: run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))
+                for rate in config.rates
+            }
+            lr = max(trials, key=lambda rate: next(iter(trials[rate].metrics["valid"].values())))
+    results = [run("text", seed=seed, **options, **_overrides(config, method, model, data, lr)) for seed in seeds]
+    metric = next(iter(results[0].metrics["test"]))
+    return Row(model, data, method, metric, tuple(r.metrics["test"][metric] for r in results), lr, cost)
+
+
+def _costs(config: CompareConfig, chosen: list[Method], model: str, data: str, data_dir: str | None) -> dict[str, Cost]:
+    named = {
+        m.name: _overrides(config, m, model, data) for m in chosen if m.parameters is not None and m.name != "head"
+    }
+    return costs(named, data_dir)
+
+
+COLUMNS = [
+    "model",
+    "data",
+    "method",
+    "metric",
+    "score",
+    "95 %",
+    "seeds",
+    "trained",
+    "bytes",
+    "step/full",
+    "peak MiB",
+    "lr",
+]
+
+
+def _cells(row: Row) -> list[str]:
+    cost = row.cost or Cost(None, None, None)
+    return [
+        Path(row.model).name,
+        Path(row.data).name,
+        row.method.name,
+        row.metric,
+        f"{row.mean:.4f}",
+        "" if row.half is None else f"{row.half:.4f}",
+        str(len(row.scores)),
+        "" if row.method.parameters is None else str(row.method.parameters),
+        "" if cost.size is None else str(cost.size),
+        "" if cost.step is None else f"{cost.step:.2f}",
+        "" if cost.peak is None else f"{cost.peak:.0f}",
+        "" if row.lr is None else f"{row.lr:g}",
+    ]
+
+
+def _line(row: Row) -> str:
+    half = "" if row.half is None else f" +- {row.half:.4f}"
+    trained = "" if row.method.parameters is None else f", {row.method.parameters:,} trained"
+    return f"{Path(row.model).name} {Path(row.data).name} {row.method.name}: {row.metric} {row.mean:.4f}{half}{trained}"
+
+
+def _write(rows: list[Row], notes: list[str], config: CompareConfig, runs: Path, say: Callable[[str], None]) -> None:
+    cells = [_cells(row) for row in rows]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*COLUMNS, "scores"])
+    writer.writerows([*line, " ".join(map(repr, row.scores))] for line, row in zip(cells, rows, strict=True))
+    atomic_write(runs / "compare-deltas.csv", text.getvalue())
+    figure = chart(rows)
+    atomic_write(runs / "compare-deltas.svg", figure)
+    report = Report(
+        "Delta methods side by side", f"{config.steps} steps of {config.batch_size}, {config.max_train} rows"
+    )
+    section = report.section("Scores").add_table(COLUMNS, cells, caption="Test score by method")
+    for note in notes:
+        section.add_text(note)
+    report.section("Score against trained parameters").add_figure(
+        figure, caption="Mean over the data sets, by backbone"
+    )
+    say(Table(COLUMNS, cells).render("table"))
+    for note in notes:
+        say(note)
+    say(f"{report.save(runs / 'compare-deltas.html')}")

@@ -1,0 +1,88 @@
+"""Options of the comparison. Imports no torch, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.config import require
+from tasks.errors import UsageError
+
+__all__ = ["CONTROLS", "CompareConfig"]
+
+# Rows that stand in every comparison: what the rest is measured against, and what needs no backbone.
+CONTROLS = ("full", "head", "majority", "tfidf")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Delta methods side by side.
+
+    Parameters
+    ----------
+    model
+        one or several backbones by commas, as --model.name of the task text takes them
+    data
+        one or several data sets of the task text by commas
+    deltas
+        methods by commas, combinations by +, or all; full, head, majority and tfidf come beside them
+    budget
+        trained parameters: every method with a size gets the one that comes nearest, others keep theirs; null for defaults
+    steps
+        training steps
+    batch_size
+        examples a step
+    max_train
+        most training rows
+    max_eval
+        most validation and test rows each, or null
+    max_length
+        tokens of an example that are read
+    lrs
+        learning rates by commas: each method takes the one with the best validation score, on a seed of their own; null for
+        the usual one of each method
+    costs
+        whether to measure time and memory of a step too
+    threads
+        CPU threads
+    """
+
+    model: str = "minilm"
+    data: str = "SST-2"
+    deltas: str = "LoRA,Adapter,PrefixTuning,BitFit,IA3,Compacter"
+    budget: int | None = None
+    steps: int = 300
+    batch_size: int = 32
+    max_train: int = 2000
+    max_eval: int | None = None
+    max_length: int = 64
+    lrs: str | None = None
+    costs: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "steps", "batch_size", "max_train", "max_eval", "threads"):
+            require(f"--{name}", getattr(self, name), at_least=1)
+        for name in ("model", "data", "deltas"):
+            if not all(word.strip() for word in getattr(self, name).split(",")):
+                raise UsageError(f"--{name} {getattr(self, name)!r}: names by commas, LoRA,BitFit for example")
+        try:
+            rates = self.rates
+        except ValueError:
+            raise UsageError(f"--lrs {self.lrs!r}: numbers by commas, 1e-3,3e-4 for example") from None
+        if any(not rate > 0 for rate in rates):
+            raise UsageError(f"--lrs {self.lrs!r}: learning rates are positive")
+
+    @property
+    def rates(self) -> list[float]:
+        """Learning rates to choose among; none if each method has its usual one."""
+        return [float(word) for word in self.lrs.split(",")] if self.lrs else []
+
+    @property
+    def models(self) -> list[str]:
+        """Backbones."""
+        return [word.strip() for word in self.model.split(",")]
+
+    @property
+    def sets(self) -> list[str]:
+        """Data sets."""
+        return [word.strip() for word in self.data.split(",")]
