@@ -11,9 +11,17 @@ from .handle import Handle, attach, handles
 from .hosts import HOSTS, Host, host_of, register_host
 from .methods import DELTAS, register_delta
 from .methods.adapter import Adapter, Pfeiffer
+from .methods.bias import AdapterBias
+from .methods.factored import Compacter, LowRankAdapter
+from .methods.hyplora import HypLoRA
+from .methods.krona import KAdaptation, KronA
 from .methods.lora import LoRA
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
+from .methods.parallel import ParallelAdapter
 from .methods.prefix import PrefixTuning
+from .methods.rational import RationalActivation
+from .methods.scaling import IA3
+from .methods.sparse import SparseAdapter, prune
 from .plan import Plan, plan
 from .spec import parse
 from .storage import load, save
@@ -21,23 +29,33 @@ from .storage import load, save
 __all__ = [
     "DELTAS",
     "HOSTS",
+    "IA3",
     "Adapter",
+    "AdapterBias",
     "BitFit",
     "Check",
     "Combination",
+    "Compacter",
     "Delta",
     "DeltaError",
     "FullFineTuning",
     "Handle",
     "HeadOnly",
     "Host",
+    "HypLoRA",
+    "KAdaptation",
+    "KronA",
     "LNTuning",
     "LoRA",
+    "LowRankAdapter",
+    "ParallelAdapter",
     "Pfeiffer",
     "Plan",
     "PrefixTuning",
+    "RationalActivation",
     "Report",
     "Site",
+    "SparseAdapter",
     "attach",
     "check",
     "handles",
@@ -45,6 +63,7 @@ __all__ = [
     "load",
     "parse",
     "plan",
+    "prune",
     "register_delta",
     "register_host",
     "save",

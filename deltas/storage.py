@@ -41,7 +41,8 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
             initial.update({path: handle.initial[path] for path in handle.owned()})
     digest = sha256()
     skip = tuple(f"{head}." for head in heads)
-    foreign = {id(t) for handle in handles(model).values() for t in handle.parts().values()}
+    parts = [site.part for handle in handles(model).values() for site in handle.sites if site.part is not None]
+    foreign = {id(t) for part in parts for t in (*part.parameters(), *part.buffers())}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name in sorted(tensors):
         tensor = tensors[name]
