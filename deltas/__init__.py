@@ -19,9 +19,11 @@ from .methods.lora import LoRA
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .methods.parallel import ParallelAdapter
 from .methods.prefix import PrefixTuning
+from .methods.prompt import PromptTuning, PTuning
 from .methods.rational import RationalActivation
 from .methods.scaling import IA3
 from .methods.sparse import SparseAdapter, prune
+from .methods.vpt import VPT
 from .plan import Plan, plan
 from .spec import parse
 from .storage import load, save
@@ -30,6 +32,7 @@ __all__ = [
     "DELTAS",
     "HOSTS",
     "IA3",
+    "VPT",
     "Adapter",
     "AdapterBias",
     "BitFit",
@@ -48,10 +51,12 @@ __all__ = [
     "LNTuning",
     "LoRA",
     "LowRankAdapter",
+    "PTuning",
     "ParallelAdapter",
     "Pfeiffer",
     "Plan",
     "PrefixTuning",
+    "PromptTuning",
     "RationalActivation",
     "Report",
     "Site",

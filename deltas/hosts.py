@@ -71,6 +71,10 @@ class Host:
     roles : role -> path
     family : name of the map
 
+    Attributes
+    ----------
+    guessed : whether the map was chosen by the modules, and not by a name
+
     Examples
     --------
     >>> model = nn.ModuleDict({"q": nn.Linear(3, 4)})
@@ -79,7 +83,7 @@ class Host:
     """
 
     def __init__(self, model: nn.Module, roles: Mapping[str, str], *, family: str) -> None:
-        self.model, self.family = model, family
+        self.model, self.family, self.guessed = model, family, False
         self._found = self._search(roles)
         if not self._found:
             raise DeltaError(
@@ -204,4 +208,7 @@ def _guess(model: nn.Module) -> Host | None:
         except DeltaError:
             continue
     best = max(fitting, key=lambda h: len(h.roles), default=None)
-    return best if best is not None and best.has("attention.query") and best.has("ffn") else None
+    if best is None or not (best.has("attention.query") and best.has("ffn")):
+        return None
+    best.guessed = True
+    return best

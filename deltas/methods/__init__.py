@@ -13,9 +13,11 @@ from .lora import LoRA
 from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .parallel import ParallelAdapter
 from .prefix import PrefixTuning
+from .prompt import PromptTuning, PTuning
 from .rational import RationalActivation
 from .scaling import IA3
 from .sparse import SparseAdapter
+from .vpt import VPT
 
 __all__ = ["DELTAS", "register_delta"]
 
@@ -40,6 +42,9 @@ DELTAS: dict[str, type[Delta]] = {
         LNTuning,
         RationalActivation,
         PrefixTuning,
+        PromptTuning,
+        PTuning,
+        VPT,
     )
 }
 
