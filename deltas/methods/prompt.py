@@ -13,10 +13,9 @@ from ..embeddings import EmbeddingsPart, table_of
 from ..errors import DeltaError
 from ..hosts import Host
 from ..space import Space
+from .prefix import POSITIONS
 
-__all__ = ["POSITIONS", "PTuning", "PromptTuning"]
-
-POSITIONS = ("kept", "shifted")
+__all__ = ["PTuning", "PromptTuning"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +96,12 @@ def embedded(site: Site, ids: Tensor, *, words: bool) -> Tensor:
     table = table_of(entry)
     assert table is not None
     if words or table is entry:
-        return table(ids).detach().clone()
+        rows: Tensor = table(ids)
+        return rows.detach().clone()
     modes = [(module, module.training) for module in entry.modules()]
     entry.eval()
     try:
-        x = site.space.coordinates(entry(input_ids=ids[:, None]))[:, 0]
+        x: Tensor = site.space.coordinates(entry(input_ids=ids[:, None]))[:, 0]
     finally:
         for module, mode in modes:
             module.training = mode

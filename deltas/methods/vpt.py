@@ -22,9 +22,9 @@ class VPT(Delta):
     r"""Visual prompt tuning: layer i reads :math:`[x_{cls}; P_i; E_i]`, with n learned tokens.
 
     Shallow: only the first layer's :math:`P_0` is learned, and what a layer makes of its tokens goes on to the next. Deep:
-    every layer has tokens of its own, and what the layer before made of its tokens is dropped. The tokens are taken off before
-    the heads. Backbones of text are served alike; there the tokens stand before all others. On a Lorentz backbone they
-    are points with the learned space coordinates.
+    every layer has tokens of its own, and what the layer before made of its tokens is dropped. The tokens are taken off
+    before the heads. Backbones of text are served alike; there the tokens stand before all others. On a Lorentz backbone
+    they are points with the learned space coordinates.
 
     Parameters
     ----------
