@@ -9,6 +9,7 @@ from .check import Check, Report, check
 from .errors import DeltaError
 from .handle import Handle, attach, handles
 from .hosts import HOSTS, Host, host_of, register_host
+from .interop import from_peft, to_peft
 from .methods import DELTAS, register_delta
 from .methods.adapter import Adapter, Pfeiffer
 from .methods.bias import AdapterBias
@@ -63,6 +64,7 @@ __all__ = [
     "SparseAdapter",
     "attach",
     "check",
+    "from_peft",
     "handles",
     "host_of",
     "load",
@@ -72,4 +74,5 @@ __all__ = [
     "register_delta",
     "register_host",
     "save",
+    "to_peft",
 ]

@@ -129,7 +129,12 @@ class Host:
         return list(self._found)
 
     def places(self, *roles: str, layers: tuple[int, ...] | None = None) -> list[Place]:
-        """Places of these roles (``"norm"`` also means ``"norm.final"``, ...) in the order of layers.
+        """Places of these roles in the order of layers.
+
+        Parameters
+        ----------
+        roles : names; ``"norm"`` also means ``"norm.final"``, ..., and the path of a module means that module
+        layers : numbers of the layers to take; None takes all
 
         Raises
         ------
@@ -138,6 +143,10 @@ class Host:
         chosen: list[Place] = []
         for role in roles:
             fitting = [r for r in self._found if r == role] or [r for r in self._found if r.startswith(f"{role}.")]
+            if not fitting and role in self._names():
+                number = next((int(name) for name in role.split(".") if name.isdigit()), -1)
+                chosen.append(Place(role, role, number, ""))
+                continue
             if not fitting:
                 raise DeltaError(
                     f"no module of this {type(self.model).__name__} (host {self.family!r}) plays the role {role!r}. "

@@ -9,11 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embeddings import EmbeddingsPart, table_of
+from .embeddings import EmbeddingsPart, flow_of, table_of
 from .errors import DeltaError
+from .hosts import Host
 from .space import space_of
 
-__all__ = ["insert", "remove", "switch"]
+__all__ = ["absolute_positions", "insert", "remove", "switch"]
+
+
+def absolute_positions(host: Host) -> bool:
+    """Whether a model adds learned positions to its words, so that a token in front changes what the others are."""
+    flow = flow_of(host)
+    owner = host.model.get_submodule(flow.owner)
+    return bool(flow.positions) or hasattr(owner.get_submodule(flow.enter), "position_embeddings")
 
 
 class Junction(nn.Module):

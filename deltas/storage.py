@@ -21,7 +21,7 @@ from .hosts import Host
 from .space import geometry
 from .spec import from_config, to_config
 
-__all__ = ["fingerprint", "load", "save"]
+__all__ = ["fingerprint", "load", "replace", "save"]
 
 SCHEMA = 1
 
@@ -81,9 +81,9 @@ def save(handle: Handle, folder: str | Path) -> None:
         "hyrel": _version(),
         "dtype": str(first.dtype).removeprefix("torch."),
     }
-    _replace(folder / "delta.safetensors", lambda path: save_file(values, path))
+    replace(folder / "delta.safetensors", lambda path: save_file(values, path))
     text = json.dumps(document, indent=1)
-    _replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def _version() -> str:
@@ -93,7 +93,8 @@ def _version() -> str:
         return "unknown"
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace(path: Path, write: Any) -> None:
+    """Write a file under a temporary name and rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

@@ -35,7 +35,8 @@ class PrefixTuning(Delta):
     init_std : float, > 0. Deviation of the initial keys (values), or of the table.
     roles : roles of attention layers
     positions : str. ``"kept"``, or ``"shifted"``: the input's tokens are counted from position n on, as if the prefix were a
-        text before them. That is what peft's checkpoints are trained for; it costs n positions of a model that has learned them.
+        text before them. That is what peft's checkpoints are trained for; it costs n positions of a model that has learned
+        them.
 
     References
     ----------
