@@ -17,7 +17,7 @@ from .errors import DeltaError, nearest
 from .handle import Handle, attach
 from .hosts import Host, host_of
 from .peft_config import check, heads_of, targets_of, task_of
-from .peft_methods import CONVERTERS, Converter, Entry, converter_of
+from .peft_methods import CONVERTERS, Converter, Entry, converter_of, into
 from .space import geometry
 from .storage import replace
 
@@ -99,7 +99,7 @@ def _parents(key: str) -> list[str]:
 
 @torch.no_grad()
 def _fill(handle: Handle, entries: dict[str, Entry], values: dict[str, Tensor], where: Path, prefix: str) -> None:
-    heads = {key: Entry(tuple(p.shape), p.copy_) for key, p in handle.head_parameters().items()}
+    heads = {key: into(p) for key, p in handle.head_parameters().items()}
     wanted = {**entries, **heads}
     if missing := sorted(set(wanted) - set(values)):
         key = missing[0] if missing[0] == "prompt_embeddings" else prefix + missing[0]

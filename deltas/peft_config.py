@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -64,7 +64,7 @@ def check(config: Mapping[str, Any], known: Known, where: str) -> None:
         warnings.warn(f"{where}: {', '.join(unknown)} not known to hyrel, and ignored", stacklevel=3)
 
 
-def matches(given: str | list[str] | None, path: str) -> bool:
+def matches(given: str | Collection[str] | None, path: str) -> bool:
     """Whether a path is meant: a string is an expression for all of it, a list holds paths or their ends."""
     if not given:
         return False
@@ -92,7 +92,7 @@ def targets_of(config: Mapping[str, Any], model: nn.Module) -> list[str] | None:
     if not isinstance(wanted, str):
         chosen = [name for name in chosen if _in_layers(config, name)]
     if not chosen:
-        near = wanted if isinstance(wanted, str) else wanted[0]
+        near = wanted if isinstance(wanted, str) else next(iter(wanted))
         raise DeltaError(
             f"target_modules={wanted!r} matches no module of this {type(model).__name__}. "
             f"{nearest(near, dict.fromkeys(name.rpartition('.')[2] for name in names))}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Delta, Site
@@ -20,7 +20,7 @@ from .methods.prefix import PrefixTuning
 from .methods.prompt import PromptTuning, PTuning
 from .peft_config import Known, roles_of, task_of
 
-__all__ = ["CONVERTERS", "Converter", "Entry", "converter_of"]
+__all__ = ["CONVERTERS", "Converter", "Entry", "converter_of", "into"]
 
 Values = dict[str, Tensor]
 
@@ -61,7 +61,9 @@ class Converter(NamedTuple):
     prompt: bool = False
 
 
-def _into(parameter: Tensor, shape: tuple[int, ...] | None = None) -> Entry:
+def into(parameter: Tensor, shape: tuple[int, ...] | None = None) -> Entry:
+    """The entry of one parameter, stored in its own shape or another of as many numbers."""
+
     def put(tensor: Tensor) -> None:
         parameter.copy_(tensor.view(parameter.shape))
 
@@ -99,43 +101,38 @@ def _lora_entries(handle: Handle) -> dict[str, Entry]:
     found = {}
     for site in handle.sites:
         part = part_of(site)
-        found[f"{site.path}.lora_A.weight"] = _into(part.A)
-        found[f"{site.path}.lora_B.weight"] = _into(part.B)
+        found[f"{site.path}.lora_A.weight"] = into(part.A)
+        found[f"{site.path}.lora_B.weight"] = into(part.B)
         if hasattr(part, "magnitude"):
-            found[f"{site.path}.lora_magnitude_vector"] = _into(part.magnitude)
+            found[f"{site.path}.lora_magnitude_vector"] = into(part.magnitude)
     return found
 
 
 def _lora_write(handle: Handle, spec: LoRA) -> tuple[dict[str, Any], Values]:
     values: Values = {}
-    ranks: dict[str, int] = {}
-    for path, sites in by_path(handle).items():
+    layers = by_path(handle)
+    rank = spec.rank * max(len(sites) for sites in layers.values())  # parts of one fused layer become one
+    for path, sites in layers.items():
         parts = [part_of(site) for site in sites]
-        values[f"{path}.lora_A.weight"] = torch.cat([part.A for part in parts])
-        values[f"{path}.lora_B.weight"] = torch.cat(
-            [_whole(s, part.B) for s, part in zip(sites, parts, strict=True)], 1
-        )
+        low = torch.cat([part.A for part in parts])
+        up = torch.cat([_whole(site, part.B) for site, part in zip(sites, parts, strict=True)], 1)
+        values[f"{path}.lora_A.weight"] = low.repeat(-(-rank // len(low)), 1)[:rank]
+        values[f"{path}.lora_B.weight"] = F.pad(up, (0, rank - len(low)))
         if spec.directed:
             if sites[0].rows is not None:
                 raise DeltaError(
                     f"peft has no DoRA of some rows of a fused layer; {path} has: take the role of all its rows"
                 )
             values[f"{path}.lora_magnitude_vector"] = parts[0].magnitude
-        ranks[path] = spec.rank * len(parts)
-    rank = Counter(ranks.values()).most_common(1)[0][0]
-    alphas = {n: spec.scale * (n**0.5 if spec.stabilised else n) for n in set(ranks.values())}
-    others = {path: n for path, n in ranks.items() if n != rank}
     config = {
         "r": rank,
-        "lora_alpha": alphas[rank],
-        "rank_pattern": others,
-        "alpha_pattern": {path: alphas[n] for path, n in others.items()},
+        "lora_alpha": spec.scale * (rank**0.5 if spec.stabilised else rank),
         "lora_dropout": spec.dropout,
         "use_rslora": spec.stabilised,
         "use_dora": spec.directed,
         "bias": "none",
         "fan_in_fan_out": all(type(site.module).__name__ == "Conv1D" for site in handle.sites),
-        "target_modules": sorted(ranks),
+        "target_modules": sorted(layers),
     }
     return config, values
 
@@ -158,14 +155,14 @@ def _norm_spec(config: Mapping[str, Any], host: Host, paths: list[str], values: 
 
 def _norm_entries(handle: Handle) -> dict[str, Entry]:
     return {
-        f"{site.path}.ln_tuning_layers.{name}": _into(site.module.get_parameter(name))
+        f"{site.path}.ln_tuning_layers.{name}": into(site.module.get_parameter(name))
         for site in handle.sites
         for name in site.names
     }
 
 
 def _norm_write(handle: Handle, spec: LNTuning) -> tuple[dict[str, Any], Values]:
-    values = {
+    values: Values = {
         f"{site.path}.ln_tuning_layers.{name}": site.module.get_parameter(name)
         for site in handle.sites
         for name in site.names
@@ -174,6 +171,16 @@ def _norm_write(handle: Handle, spec: LNTuning) -> tuple[dict[str, Any], Values]
 
 
 # prompt tuning
+
+
+def _refuse_prompt(config: Mapping[str, Any], model: Any) -> None:
+    body = getattr(model, "base_model", model)
+    if config.get("task_type") == "SEQ_CLS" and hasattr(body, "encoder") and getattr(body, "pooler", None) is None:
+        raise DeltaError(
+            f"the head of this {type(model).__name__} reads the first state itself: that of the prompt in peft, and "
+            "that of the first word here, where tokens of a delta never reach a head"
+        )
+    _refuse_seq2seq(config)
 
 
 def _refuse_seq2seq(config: Mapping[str, Any]) -> None:
@@ -196,17 +203,17 @@ def _length(config: Mapping[str, Any], values: Values) -> int:
 
 
 def _prompt_spec(config: Mapping[str, Any], host: Host, paths: list[str], values: Values) -> Delta:
-    _refuse_seq2seq(config)
+    _refuse_prompt(config, host.model)
     kept = not absolute_positions(host)
     return PromptTuning(length=_length(config, values), positions="kept" if kept else "shifted")
 
 
 def _prompt_entries(handle: Handle) -> dict[str, Entry]:
-    return {"prompt_embeddings": _into(part_of(handle.sites[0]).prompt)}
+    return {"prompt_embeddings": into(part_of(handle.sites[0]).prompt)}
 
 
 def _prompt_write(handle: Handle, spec: PromptTuning) -> tuple[dict[str, Any], Values]:
-    _refuse_seq2seq({"task_type": task_of(handle.model)})
+    _refuse_prompt({"task_type": task_of(handle.model)}, handle.model)
     if spec.positions == "kept" and absolute_positions(host_of(handle.model)):
         raise DeltaError(_kept("PromptTuning", handle.model))
     with torch.no_grad():

@@ -17,7 +17,10 @@ import deltas
 from .models import batch, build
 
 TASKS = {"bert": "SEQ_CLS", "roberta": "SEQ_CLS", "gpt2": "CAUSAL_LM", "llama": "CAUSAL_LM"}
-pytestmark = pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*", "ignore:.*Position ids are not supported.*")
+pytestmark = [  # of peft itself
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*"),
+    pytest.mark.filterwarnings("ignore::UserWarning:peft.*"),
+]
 
 TO_OURS: dict[str, tuple[str, Any]] = {
     "lora": ("bert", peft.LoraConfig(r=3, lora_alpha=5)),
@@ -35,7 +38,7 @@ TO_OURS: dict[str, tuple[str, Any]] = {
     "ln-gpt2": ("gpt2", peft.LNTuningConfig(target_modules=["ln_1", "ln_f"])),
     "ln-llama": ("llama", peft.LNTuningConfig()),
     "prompt": ("bert", peft.PromptTuningConfig(num_virtual_tokens=3)),
-    "prompt-roberta": ("roberta", peft.PromptTuningConfig(num_virtual_tokens=3)),
+    "prefix-roberta": ("roberta", peft.PrefixTuningConfig(num_virtual_tokens=3)),
     "prompt-gpt2": ("gpt2", peft.PromptTuningConfig(num_virtual_tokens=3)),
     "prompt-llama": ("llama", peft.PromptTuningConfig(num_virtual_tokens=3)),
     "p-tuning": ("gpt2", peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=5)),
@@ -84,7 +87,7 @@ def logits(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 def theirs(family: str, config: Any) -> Any:
     config.task_type = TASKS[family]
-    model = peft.get_peft_model(build(family), config).eval()
+    model = peft.get_peft_model(build(family).double(), config).eval()
     stir(p for p in model.parameters() if p.requires_grad)
     return model
 
@@ -95,7 +98,7 @@ def test_from_peft(case: str, tmp_path: Path) -> None:
     other, inputs = theirs(family, config), batch(family)
     expected = logits(other, inputs)
     other.save_pretrained(tmp_path)
-    model = build(family)
+    model = build(family).double()
     plain = logits(model, inputs)
     handle = deltas.from_peft(tmp_path, model, name="theirs")
     found = logits(model, inputs)
@@ -104,7 +107,7 @@ def test_from_peft(case: str, tmp_path: Path) -> None:
     assert handle.name == "theirs" and deltas.handles(model) == {"theirs": handle}
     assert handle.heads == (["classifier"] if family in ("bert", "roberta") else [])
     handle.save(tmp_path / "own")
-    fresh = build(family)
+    fresh = build(family).double()
     deltas.load(fresh, tmp_path / "own")
     assert torch.equal(logits(fresh, inputs), found)
     handle.detach()
@@ -114,14 +117,14 @@ def test_from_peft(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", TO_PEFT)
 def test_to_peft(case: str, tmp_path: Path) -> None:
     family, spec = TO_PEFT[case]
-    model, inputs = build(family), batch(family)
+    model, inputs = build(family).double(), batch(family)
     handle = deltas.attach(model, spec)
     stir(handle.parameters())
     expected = logits(model, inputs)
     deltas.to_peft(handle, tmp_path)
-    other = peft.PeftModel.from_pretrained(build(family), tmp_path).eval()
+    other = peft.PeftModel.from_pretrained(build(family).double(), tmp_path).eval()
     torch.testing.assert_close(logits(other, inputs), expected, atol=1e-6, rtol=1e-6)
-    again = build(family)
+    again = build(family).double()
     deltas.from_peft(tmp_path, again)
     torch.testing.assert_close(logits(again, inputs), expected, atol=1e-6, rtol=1e-6)
 
@@ -223,6 +226,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("llama", deltas.PrefixTuning(length=3), 'has positions="kept", and peft counts'),
         ("t5", deltas.PromptTuning(length=3), "encoder-decoder"),
         ("t5", deltas.PrefixTuning(length=3), "encoder-decoder"),
+        ("roberta", deltas.PromptTuning(length=3, positions="shifted"), "reads the first state itself"),
         ("bert", deltas.Adapter(), "peft has no Adapter; methods that it has too: LoRA"),
         ("bert", deltas.LoRA() + deltas.LNTuning(), "several methods"),
         ("gpt2", deltas.LoRA(directed=True), "no DoRA of some rows"),
