@@ -10,11 +10,22 @@ from .check import Check, Report, check
 from .errors import DeltaError
 from .handle import Handle, attach, handles
 from .hosts import HOSTS, Host, host_of, register_host
+from .interop import from_peft, to_peft
 from .methods import DELTAS, register_delta
 from .methods.adapter import Adapter, Pfeiffer
+from .methods.bias import AdapterBias
+from .methods.factored import Compacter, LowRankAdapter
+from .methods.hyplora import HypLoRA
+from .methods.krona import KAdaptation, KronA
 from .methods.lora import LoRA
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
+from .methods.parallel import ParallelAdapter
 from .methods.prefix import PrefixTuning
+from .methods.prompt import PromptTuning, PTuning
+from .methods.rational import RationalActivation
+from .methods.scaling import IA3
+from .methods.sparse import SparseAdapter, prune
+from .methods.vpt import VPT
 from .plan import Plan, plan
 from .spec import parse
 from .storage import load, save
@@ -22,32 +33,48 @@ from .storage import load, save
 __all__ = [
     "DELTAS",
     "HOSTS",
+    "IA3",
+    "VPT",
     "Adapter",
+    "AdapterBias",
     "BitFit",
     "Check",
     "Combination",
+    "Compacter",
     "Delta",
     "DeltaError",
     "FullFineTuning",
     "Handle",
     "HeadOnly",
     "Host",
+    "HypLoRA",
+    "KAdaptation",
+    "KronA",
     "LNTuning",
     "LoRA",
+    "LowRankAdapter",
+    "PTuning",
+    "ParallelAdapter",
     "Pfeiffer",
     "Plan",
     "PrefixTuning",
+    "PromptTuning",
+    "RationalActivation",
     "Report",
     "Site",
+    "SparseAdapter",
     "attach",
     "check",
     "fit_budget",
+    "from_peft",
     "handles",
     "host_of",
     "load",
     "parse",
     "plan",
+    "prune",
     "register_delta",
     "register_host",
     "save",
+    "to_peft",
 ]

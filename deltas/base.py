@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import attention_size
+from .embeddings import flow_of
 from .errors import DeltaError
 from .hosts import Host, Place
 from .linear import linear_size, rows_of
@@ -32,8 +33,10 @@ class Site:
         input), ``"activation"`` (takes the place of a function), ``"parameters"`` (trains some that exist)
     space : geometry of the module
     in_features, out_features : columns of a linear layer's matrix, the time included, and free coordinates of its result (of
-        the rows in question, in a fused layer); of an attention the free coordinates of keys and values; else 0
-    names : of ``"parameters"``, names of the parameters in the module
+        the rows in question, in a fused layer); of an attention the free coordinates of keys and values, of the embeddings
+        those of a token; else 0
+    names : of ``"parameters"``, names of the parameters in the module; of ``"embeddings"``, paths below the module on the way
+        of its input, see :class:`deltas.embeddings.Flow`
     method : the method that acts here
     part : what it built
     """
@@ -152,6 +155,12 @@ class Delta:
                 size = attention_size(module, self._key_of(host, place), place)
             found.append(Site(place, module, kind, space_of(module), *size))
         return found
+
+    def at_input(self, host: Host) -> Site:
+        """The site where tokens join the input."""
+        flow = flow_of(host)
+        module = host.model.get_submodule(flow.owner)
+        return Site(flow.place, module, "embeddings", flow.space, flow.size, flow.size, flow.names)
 
     def _key_of(self, host: Host, place: Place) -> nn.Module | None:
         """The layer that makes the keys of an attention."""

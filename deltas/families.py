@@ -61,6 +61,8 @@ _BART = {
     "norm.cross": "layers.*.encoder_attn_layer_norm",
     "norm.ffn": "layers.*.final_layer_norm",
     "norm.embeddings": "layernorm_embedding",
+    "embeddings": "embed_tokens",
+    "positions": "embed_positions",
 }
 
 # Family (transformers' ``model_type``) -> role -> path.
@@ -95,6 +97,7 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "norm.ffn": "h.*.ln_2",
         "norm.final": "ln_f",
         "embeddings": "wte",
+        "positions": "wpe",
     },
     "llama": _LLAMA,
     "mistral": _LLAMA,

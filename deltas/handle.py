@@ -88,13 +88,14 @@ def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> lis
 
 
 def build_parts(method: Delta, host: Host, sites: list[Site]) -> None:
-    """Give every site its part, in the dtype and on the device of its module."""
+    """Give every site its part, in the dtype, on the device and in the mode (training or not) of its module."""
     shared = method.shared(host, sites)
     for site in sites:
         site.method = method
         if site.kind != "parameters":
             like = site.like
             site.part = method.build(site, site.space, shared).to(device=like.device, dtype=like.dtype)
+            site.part.train(site.module.training)
 
 
 def handles(model: nn.Module) -> dict[str, Handle]:
@@ -143,15 +144,15 @@ class Handle:
         return self.name if not index else f"{self.name}-{index}"
 
     def parts(self) -> dict[str, Tensor]:
-        """Parameters that the delta brought, by ``path of the site : method's parameter``; shared ones once."""
+        """Parameters and stored buffers that the delta brought, by ``path of the site : name``; shared ones once."""
         found: dict[str, Tensor] = {}
         seen: set[int] = set()
         for site in self.sites:
             if site.part is None:
                 continue
             key = self._key(site).removeprefix(self.name).lstrip("-")
-            for own, tensor in [*site.part.named_parameters(), *site.part.named_buffers()]:
-                if id(tensor) not in seen and own not in getattr(site.part, "_non_persistent_buffers_set", ()):
+            for own, tensor in site.part.state_dict(keep_vars=True).items():
+                if id(tensor) not in seen:
                     seen.add(id(tensor))
                     found[f"{site.path}:{key + '.' if key else ''}{own}"] = tensor
         return found
@@ -222,6 +223,10 @@ class Handle:
             parameter.requires_grad_(True)
         table[self.name] = self
         self._attached = self.active = True
+
+    def restart(self) -> None:
+        """Take what the delta's own parameters are now as their initial state, which :meth:`flatten` counts from."""
+        self.initial.update({path: p.detach().clone() for path, p in self.parts().items()})
 
     def _refuse_shared(self) -> None:
         mine = set(self.owned())
@@ -370,19 +375,23 @@ class Handle:
 
     # one vector
 
+    def _numbers(self) -> dict[str, Tensor]:
+        """What is trained without the heads: buffers of parts are no numbers of a vector."""
+        return {**{key: t for key, t in self.parts().items() if isinstance(t, nn.Parameter)}, **self.owned()}
+
     def flatten(self) -> Tensor:
         """The delta as one float32 vector: what every number differs from its initial value, heads left out.
 
         In the order of the sites' paths, then of the parameters' names, row by row.
         """
-        current = {**self.parts(), **self.owned()}
+        current = self._numbers()
         rows = [(current[key].detach().float() - self.initial[key].float()).reshape(-1) for key in sorted(current)]
         return torch.cat(rows) if rows else torch.empty(0)
 
     @torch.no_grad()
     def unflatten(self, vector: Tensor) -> None:
         """Set the delta to its initial state plus a vector as :meth:`flatten` gives it."""
-        current = {**self.parts(), **self.owned()}
+        current = self._numbers()
         total = sum(t.numel() for t in current.values())
         if vector.shape != (total,):
             raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")

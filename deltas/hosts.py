@@ -71,6 +71,10 @@ class Host:
     roles : role -> path
     family : name of the map
 
+    Attributes
+    ----------
+    guessed : whether the map was chosen by the modules, and not by a name
+
     Examples
     --------
     >>> model = nn.ModuleDict({"q": nn.Linear(3, 4)})
@@ -79,7 +83,7 @@ class Host:
     """
 
     def __init__(self, model: nn.Module, roles: Mapping[str, str], *, family: str) -> None:
-        self.model, self.family = model, family
+        self.model, self.family, self.guessed = model, family, False
         self._found = self._search(roles)
         if not self._found:
             raise DeltaError(
@@ -125,7 +129,12 @@ class Host:
         return list(self._found)
 
     def places(self, *roles: str, layers: tuple[int, ...] | None = None) -> list[Place]:
-        """Places of these roles (``"norm"`` also means ``"norm.final"``, ...) in the order of layers.
+        """Places of these roles in the order of layers.
+
+        Parameters
+        ----------
+        roles : names; ``"norm"`` also means ``"norm.final"``, ..., and the path of a module means that module
+        layers : numbers of the layers to take; None takes all
 
         Raises
         ------
@@ -134,6 +143,10 @@ class Host:
         chosen: list[Place] = []
         for role in roles:
             fitting = [r for r in self._found if r == role] or [r for r in self._found if r.startswith(f"{role}.")]
+            if not fitting and role in self._names():
+                number = next((int(name) for name in role.split(".") if name.isdigit()), -1)
+                chosen.append(Place(role, role, number, ""))
+                continue
             if not fitting:
                 raise DeltaError(
                     f"no module of this {type(self.model).__name__} (host {self.family!r}) plays the role {role!r}. "
@@ -204,4 +217,7 @@ def _guess(model: nn.Module) -> Host | None:
         except DeltaError:
             continue
     best = max(fitting, key=lambda h: len(h.roles), default=None)
-    return best if best is not None and best.has("attention.query") and best.has("ffn") else None
+    if best is None or not (best.has("attention.query") and best.has("ffn")):
+        return None
+    best.guessed = True
+    return best

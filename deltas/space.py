@@ -12,7 +12,17 @@ from torch import Tensor, nn
 import lorentz
 from lorentz.flat import EuclideanLinear
 
-__all__ = ["Euclidean", "Hyperboloid", "Space", "geometry", "is_layer", "space_of"]
+__all__ = [
+    "Euclidean",
+    "Hyperboloid",
+    "Space",
+    "expansion",
+    "geometry",
+    "is_layer",
+    "logarithm",
+    "space_before",
+    "space_of",
+]
 
 
 @runtime_checkable
@@ -38,6 +48,12 @@ class Space(Protocol):
     def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
         """``weight`` (m, in_features) times what ``host.weight`` multiplies, where the layer `host` sees `h`."""
 
+    def time(self, u: Tensor, host: nn.Module | None = None) -> Tensor | None:
+        """What the time column multiplies, (..., 1), of what has the free coordinates `u`; None where there is none.
+
+        In :meth:`linear`, or in the layer `host`: for a matrix that treats that column apart from the others.
+        """
+
 
 class Euclidean:
     """Flat space: coordinates are what they seem."""
@@ -59,6 +75,10 @@ class Euclidean:
     def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
         """``h W^T``."""
         return F.linear(h, weight)
+
+    def time(self, u: Tensor, host: nn.Module | None = None) -> Tensor | None:
+        """None."""
+        return None
 
     def __repr__(self) -> str:
         return "Euclidean()"
@@ -94,25 +114,53 @@ class Hyperboloid:
 
     def linear(self, u: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Time above that of the origin, and space."""
-        k = self.manifold.k.to(u)
-        square = (u * u).sum(-1, keepdim=True)
-        time = square / ((k + square).sqrt() + k.sqrt())
-        return torch.addcmul(F.linear(u, weight[:, 1:], bias), time, weight[:, 0])
+        return torch.addcmul(F.linear(u, weight[:, 1:], bias), self.time(u), weight[:, 0])
 
     def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
         """As ``LorentzLinear`` multiplies: the whole point, from the origin if the layer is centred."""
         if not getattr(host, "centred", False):
             return F.linear(h, weight)
-        return F.linear(h, weight, -self.manifold.k.sqrt().to(weight) * weight[:, 0])
+        return F.linear(h, weight, -_source(host).k.sqrt().to(weight) * weight[:, 0])
+
+    def time(self, u: Tensor, host: nn.Module | None = None) -> Tensor:
+        """The time above that of the origin; the time itself in a layer that is not centred."""
+        k = (self.manifold if host is None else _source(host)).k.to(u)
+        square = (u * u).sum(-1, keepdim=True)
+        above = square / ((k + square).sqrt() + k.sqrt())
+        return above if host is None or getattr(host, "centred", False) else above + k.sqrt()
 
     def __repr__(self) -> str:
         return f"Hyperboloid(k={self.k:g})"
+
+
+def _source(host: nn.Module) -> lorentz.Lorentz:
+    """The manifold of the points that a layer takes, which is not always that of its result."""
+    manifold = host.manifold
+    assert isinstance(manifold, lorentz.Lorentz)
+    return manifold
+
+
+def space_before(module: nn.Module) -> Space:
+    """The geometry of what a linear layer takes: that of its ``manifold``; flat where it has none."""
+    manifold = getattr(module, "manifold", None)
+    return Hyperboloid(manifold) if isinstance(manifold, lorentz.Lorentz) else Euclidean()
 
 
 def space_of(module: nn.Module) -> Space:
     """The geometry of a module's result: that of its ``manifold``, ``manifold_out`` first; flat where it has none."""
     manifold = getattr(module, "manifold_out", None) or getattr(module, "manifold", None)
     return Hyperboloid(manifold) if isinstance(manifold, lorentz.Lorentz) else Euclidean()
+
+
+def expansion(v: Tensor, *, k: float) -> Tensor:
+    r"""By what exp at the origin lengthens tangent vectors v (..., n): :math:`\exp_o(v)_s = c v`; c (..., 1) in float64."""
+    v = v.double()
+    return lorentz.math.sinhc((v * v).sum(-1, keepdim=True) / k)
+
+
+def logarithm(u: Tensor, *, k: float) -> Tensor:
+    """The space part of the logarithm at the origin of the point that has the space coordinates u (..., n)."""
+    return lorentz.math.arsinhc((u * u).sum(-1, keepdim=True) / k) * u
 
 
 def is_layer(module: nn.Module) -> bool:

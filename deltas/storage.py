@@ -21,7 +21,7 @@ from .hosts import Host
 from .space import geometry
 from .spec import from_config, to_config
 
-__all__ = ["fingerprint", "load", "save"]
+__all__ = ["fingerprint", "load", "replace", "save"]
 
 SCHEMA = 1
 
@@ -41,7 +41,8 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
             initial.update({path: handle.initial[path] for path in handle.owned()})
     digest = sha256()
     skip = tuple(f"{head}." for head in heads)
-    foreign = {id(t) for handle in handles(model).values() for t in handle.parts().values()}
+    parts = [site.part for handle in handles(model).values() for site in handle.sites if site.part is not None]
+    foreign = {id(t) for part in parts for t in (*part.parameters(), *part.buffers())}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -80,9 +81,9 @@ def save(handle: Handle, folder: str | Path) -> None:
         "hyrel": _version(),
         "dtype": str(first.dtype).removeprefix("torch."),
     }
-    _replace(folder / "delta.safetensors", lambda path: save_file(values, path))
+    replace(folder / "delta.safetensors", lambda path: save_file(values, path))
     text = json.dumps(document, indent=1)
-    _replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def _version() -> str:
@@ -92,7 +93,8 @@ def _version() -> str:
         return "unknown"
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace(path: Path, write: Any) -> None:
+    """Write a file under a temporary name and rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

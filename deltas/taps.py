@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import activation, attention, linear
+from . import activation, attention, joining, linear
 from .base import Site
 
 __all__ = ["insert", "remove", "switch"]
@@ -17,6 +17,8 @@ def insert(site: Site, key: str) -> None:
         attention.insert(site.module, key, site.part, site.place)
     elif site.kind == "activation":
         activation.insert(site.module, key, site.part, site.place)
+    elif site.kind == "embeddings":
+        joining.insert(site.module, key, site.part, site.names, site.path)
 
 
 def remove(site: Site, key: str) -> None:
@@ -28,6 +30,8 @@ def remove(site: Site, key: str) -> None:
         attention.remove(site.module, key)
     elif site.kind == "activation":
         activation.remove(site.module, key, site.part, site.place)
+    elif site.kind == "embeddings":
+        joining.remove(site.module, key)
 
 
 def switch(site: Site, key: str, on: bool) -> None:
@@ -39,3 +43,5 @@ def switch(site: Site, key: str, on: bool) -> None:
         attention.switch(site.module, key, on)
     elif site.kind == "activation":
         (activation.insert if on else activation.remove)(site.module, key, site.part, site.place)
+    elif site.kind == "embeddings":
+        joining.switch(site.module, key, on)

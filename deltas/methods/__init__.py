@@ -5,14 +5,47 @@ from __future__ import annotations
 from ..base import Delta
 from ..errors import DeltaError
 from .adapter import Adapter, Pfeiffer
+from .bias import AdapterBias
+from .factored import Compacter, LowRankAdapter
+from .hyplora import HypLoRA
+from .krona import KAdaptation, KronA
 from .lora import LoRA
 from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
+from .parallel import ParallelAdapter
 from .prefix import PrefixTuning
+from .prompt import PromptTuning, PTuning
+from .rational import RationalActivation
+from .scaling import IA3
+from .sparse import SparseAdapter
+from .vpt import VPT
 
 __all__ = ["DELTAS", "register_delta"]
 
 DELTAS: dict[str, type[Delta]] = {
-    cls.__name__: cls for cls in (FullFineTuning, HeadOnly, LoRA, Adapter, Pfeiffer, BitFit, LNTuning, PrefixTuning)
+    cls.__name__: cls
+    for cls in (
+        FullFineTuning,
+        HeadOnly,
+        LoRA,
+        HypLoRA,
+        KronA,
+        KAdaptation,
+        IA3,
+        Adapter,
+        Pfeiffer,
+        ParallelAdapter,
+        LowRankAdapter,
+        Compacter,
+        SparseAdapter,
+        AdapterBias,
+        BitFit,
+        LNTuning,
+        RationalActivation,
+        PrefixTuning,
+        PromptTuning,
+        PTuning,
+        VPT,
+    )
 }
 
 

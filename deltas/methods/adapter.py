@@ -14,7 +14,7 @@ from ..hosts import Host
 from ..linear import LinearPart
 from ..space import Space
 
-__all__ = ["Adapter", "Bottleneck", "Pfeiffer"]
+__all__ = ["Adapter", "Bottleneck", "Pfeiffer", "Sequential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Adapter(Delta):
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """D and U."""
-        return _Sequential(Bottleneck(site.out_features, site.out_features, self.bottleneck, space, self.activation))
+        return Sequential(Bottleneck(site.out_features, site.out_features, self.bottleneck, space, self.activation))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,10 @@ class Bottleneck(nn.Module):
         return self.space.linear(hidden, self.up, self.up_bias)
 
 
-class _Sequential(LinearPart):
-    def __init__(self, bottleneck: Bottleneck) -> None:
+class Sequential(LinearPart):
+    """Adds to a layer's result what a bottleneck makes of it."""
+
+    def __init__(self, bottleneck: nn.Module) -> None:
         super().__init__()
         self.bottleneck = bottleneck
 

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from ..attention import AttentionPart, Tokens
 from ..base import Delta, Site
+from ..embeddings import EmbeddingsPart
 from ..errors import DeltaError
 from ..hosts import Host
 from ..space import Space
 
-__all__ = ["PrefixTuning"]
+__all__ = ["POSITIONS", "PrefixTuning"]
+
+POSITIONS = ("kept", "shifted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class PrefixTuning(Delta):
         (the paper's reparametrisation), ``W_2 tanh(W_1 E)``; None trains keys and values themselves.
     init_std : float, > 0. Deviation of the initial keys (values), or of the table.
     roles : roles of attention layers
+    positions : str. ``"kept"``, or ``"shifted"``: the input's tokens are counted from position n on, as if the prefix were a
+        text before them. That is what peft's checkpoints are trained for; it costs n positions of a model that has learned
+        them.
 
     References
     ----------
@@ -43,14 +49,18 @@ class PrefixTuning(Delta):
     hidden: int | None = None
     init_std: float = 0.02
     roles: tuple[str, ...] = ("attention",)
+    positions: str = "kept"
 
     def __post_init__(self) -> None:
         if self.length < 1 or (self.hidden is not None and self.hidden < 1):
             raise DeltaError(f"PrefixTuning takes a length and a hidden size >= 1, got {self.length} and {self.hidden}")
+        if self.positions not in POSITIONS:
+            raise DeltaError(f'positions is "kept" or "shifted", got {self.positions!r}')
 
     def sites(self, host: Host) -> list[Site]:
-        """Attention layers."""
-        return self.at(host, *self.roles, kind="attention")
+        """Attention layers, and the input if its positions move."""
+        found = self.at(host, *self.roles, kind="attention")
+        return [*found, self.at_input(host)] if self.positions == "shifted" else found
 
     def shared(self, host: Host, sites: list[Site]) -> nn.Module | None:
         """The table and its first layer, with a hidden size."""
@@ -58,9 +68,17 @@ class PrefixTuning(Delta):
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """Keys and values of one layer."""
+        if site.kind == "embeddings":
+            return _Shift(self.length)
         if self.hidden is None:
             return _Free(self.length, site.out_features, self.init_std)
         return _Mapped(site.out_features, self.hidden, shared)
+
+
+class _Shift(EmbeddingsPart):
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
 
 
 class _Free(AttentionPart):

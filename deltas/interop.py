@@ -1,0 +1,202 @@
+"""Checkpoints of peft: deltas from them, and deltas as them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .base import methods_of
+from .errors import DeltaError, nearest
+from .handle import Handle, attach
+from .hosts import Host, host_of
+from .peft_config import check, heads_of, targets_of, task_of
+from .peft_methods import CONVERTERS, Converter, Entry, converter_of, into
+from .space import geometry
+from .storage import replace
+
+__all__ = ["from_peft", "to_peft"]
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def from_peft(
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    name: str = "default",
+    host: Host | str | Mapping[str, str] | None = None,
+) -> Handle:
+    """Attach a delta that peft has stored: LoRA (rsLoRA, DoRA), IA3, LoKr, LN-tuning, prompt, P- and prefix tuning.
+
+    The model then computes what peft's computes. Prompts and prefixes come with ``positions="shifted"``, because peft trains
+    them so where a model has learned positions. Modules in ``modules_to_save`` become heads.
+
+    Parameters
+    ----------
+    folder : with ``adapter_config.json`` and ``adapter_model.safetensors``
+    model : the base model, without peft
+    name : of the delta
+    host : as for :func:`deltas.attach`
+
+    Raises
+    ------
+    DeltaError : a file is missing or broken, a value of the configuration is not supported, or a tensor is missing,
+        unknown or of another shape; names the key. The model is unchanged then.
+
+    Warns
+    -----
+    UserWarning : the configuration has a key with a value that hyrel does not know. It is ignored, as peft does.
+
+    References
+    ----------
+    https://huggingface.co/docs/peft, "Checkpoint format".
+    """
+    folder = Path(folder)
+    config, tensors = _read(folder)
+    where = str(folder / CONFIG)
+    kind = str(config.get("peft_type"))
+    converter = converter_of(kind)
+    check(config, converter.known, where)
+    if geometry(model)["geometry"] != "euclidean":
+        raise DeltaError("peft knows no Lorentz layers, so its checkpoints have no meaning on a Lorentz backbone")
+    chosen = host_of(model, host)
+    prefix = "base_model." if converter.prompt else "base_model.model."
+    values = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    paths = [] if converter.prompt else _paths(config, model, values)
+    heads = heads_of(config, model)
+    spec = converter.spec(config, chosen, paths, values)
+    handle = attach(model, spec, name=name, host=chosen, heads=heads)
+    try:
+        _fill(handle, converter.entries(handle), values, folder / TENSORS, prefix)
+    except DeltaError:
+        handle.detach()
+        raise
+    return handle
+
+
+def _paths(config: Mapping[str, Any], model: nn.Module, values: dict[str, Tensor]) -> list[str]:
+    """Paths of the layers: those that the configuration means, or those that have tensors."""
+    found = targets_of(config, model)
+    if found is None:
+        names = {name for name, _ in model.named_modules()}
+        found = sorted({path for key in values for path in _parents(key) if path in names})
+    return found
+
+
+def _parents(key: str) -> list[str]:
+    """The longest part of a key that is followed by a name of peft's."""
+    parts = key.split(".")
+    ends = ("lora_A", "lora_B", "ln_tuning_layers", "ia3_l", "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w2_a")
+    return [".".join(parts[:i]) for i, part in enumerate(parts) if part in ends]
+
+
+@torch.no_grad()
+def _fill(handle: Handle, entries: dict[str, Entry], values: dict[str, Tensor], where: Path, prefix: str) -> None:
+    heads = {key: into(p) for key, p in handle.head_parameters().items()}
+    wanted = {**entries, **heads}
+    if missing := sorted(set(wanted) - set(values)):
+        key = missing[0] if missing[0] == "prompt_embeddings" else prefix + missing[0]
+        more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise DeltaError(f"{where} lacks the tensor {key!r}{more}. {nearest(missing[0], sorted(values)[:40])}")
+    if unknown := sorted(set(values) - set(wanted)):
+        more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        raise DeltaError(
+            f"{where} has a tensor that fits nothing here: {prefix + unknown[0]!r}{more}. "
+            f"{nearest(unknown[0], sorted(wanted)[:40])}"
+        )
+    for key, entry in wanted.items():
+        if tuple(values[key].shape) != entry.shape:
+            raise DeltaError(f"{where}: {key} has the shape {tuple(values[key].shape)}, here it has {entry.shape}")
+    for key, entry in wanted.items():
+        entry.put(values[key])
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    for file in (CONFIG, TENSORS):
+        if not (folder / file).is_file():
+            old = (folder / "adapter_model.bin").is_file()
+            hint = (
+                "; adapter_model.bin is a pickle, which is not read: store it with safe_serialization=True"
+                if old
+                else ""
+            )
+            raise DeltaError(f"no {file} in {folder}{hint}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DeltaError(f"{folder / CONFIG} is broken: {error}") from None
+    except (SafetensorError, OSError) as error:
+        raise DeltaError(f"{folder / TENSORS} is broken or cut off: {error}") from None
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise DeltaError(f"{folder / CONFIG} was not written by peft: it has no peft_type")
+    return config, tensors
+
+
+def to_peft(handle: Handle, folder: str | Path) -> None:
+    """Store a delta as a checkpoint that peft loads: LoRA (rsLoRA, DoRA), IA3, LoKr, LN-tuning, prompt and prefix tuning.
+
+    Heads go into ``modules_to_save``. A prompt or a prefix that a network makes is stored as what it makes.
+
+    Parameters
+    ----------
+    handle : of an active delta of one method
+    folder : is made; holds ``adapter_config.json`` and ``adapter_model.safetensors``
+
+    Raises
+    ------
+    DeltaError : peft has no such method or model, or would compute something else; says why.
+    """
+    methods = methods_of(handle.spec)
+    if len(methods) != 1:
+        raise DeltaError(
+            f"{handle.spec.name} has several methods, and a checkpoint of peft one: attach and store them apart"
+        )
+    if not handle.active:
+        raise DeltaError(f"the delta {handle.name!r} is not active: attach() or enable() it first")
+    if geometry(handle.model)["geometry"] != "euclidean":
+        raise DeltaError("peft knows no Lorentz layers: store the delta by handle.save(folder)")
+    converter = _written_as(type(methods[0]), methods[0].name)
+    config, values = converter.write(handle, methods[0])
+    heads = _heads(handle)
+    prefix = "base_model." if converter.prompt else "base_model.model."
+    tensors = {key if key == "prompt_embeddings" else prefix + key: t for key, t in values.items()}
+    for path in heads:
+        for own, parameter in handle.model.get_submodule(path).named_parameters():
+            tensors[f"{prefix}{path}.{own}"] = parameter
+    base: Any = getattr(handle.model, "config", None)
+    document = {
+        "peft_type": converter.kind,
+        "task_type": task_of(handle.model),
+        "base_model_name_or_path": getattr(base, "_name_or_path", None) or None,
+        "inference_mode": True,
+        "modules_to_save": heads or None,
+        **config,
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    replace(folder / TENSORS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
+    text = json.dumps(document, indent=2, sort_keys=True)
+    replace(folder / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _written_as(cls: type, name: str) -> Converter:
+    for converter in CONVERTERS:
+        if cls in converter.methods:
+            return converter
+    known = [method.__name__ for converter in CONVERTERS for method in converter.methods]
+    raise DeltaError(f"peft has no {name}; methods that it has too: {', '.join(known)}")
+
+
+def _heads(handle: Handle) -> list[str]:
+    """Heads, also untrained ones: peft wraps those of a classifier whatever a checkpoint says."""
+    model = handle.model
+    return handle.heads or [name for name in ("classifier", "score", "qa_outputs") if hasattr(model, name)]
