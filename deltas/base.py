@@ -96,6 +96,11 @@ class Delta:
         """Name of the method."""
         return type(self).__name__
 
+    @property
+    def size_step(self) -> int:
+        """What the size must be a multiple of."""
+        return 1
+
     def config(self) -> dict[str, Any]:
         """Options, as they are stored."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -47,19 +47,19 @@ def fit_budget(
     sized = next((m for m in methods_of(parse(name, kept)) if m.size is not None), None)
     if sized is None:
         return kept
-    key = f"{sized.name}.{sized.size}"
+    key, step = f"{sized.name}.{sized.size}", sized.size_step
 
-    def count(size: int) -> int:
-        return plan(model, parse(name, {**kept, key: size}), host=host, heads=()).parameters
+    def count(steps: int) -> int:
+        return plan(model, parse(name, {**kept, key: steps * step}), host=host, heads=()).parameters
 
     smallest = count(1)
     if smallest > 2 * budget:
-        raise DeltaError(f"{name} has {smallest:,} parameters at {sized.size} 1, and the budget is {budget:,}")
+        raise DeltaError(f"{name} has {smallest:,} parameters at {sized.size} {step}, and the budget is {budget:,}")
     low, high = 1, 2
     while high < LARGEST and count(high) < budget:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < budget else (low, middle)
-    best = min((low, high), key=lambda size: abs(count(size) - budget))
-    return {**kept, key: best}
+    best = min((low, high), key=lambda steps: abs(count(steps) - budget))
+    return {**kept, key: best * step}

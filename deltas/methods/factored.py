@@ -90,6 +90,11 @@ class Compacter(Adapter):
             check_divides(self.name, self.terms, coordinates=site.out_features, bottleneck=self.bottleneck)
         return found
 
+    @property
+    def size_step(self) -> int:
+        """Terms divide the bottleneck."""
+        return self.terms
+
     def shared(self, host: Host, sites: list[Site]) -> nn.Module:
         """A_1 to A_N."""
         return Rule(self.terms)

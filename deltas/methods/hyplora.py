@@ -41,6 +41,7 @@ class HypLoRA(Delta):
     Yang et al., "Hyperbolic Fine-tuning for Large Language Models", 2024, section 4.2.
     """
 
+    size = "rank"
     rank: int = 8
     k: float = 1.0
     alpha: float | None = None

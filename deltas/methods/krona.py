@@ -100,6 +100,7 @@ class KAdaptation(Delta):
     """
 
     terms: int = 4
+    size = "rank"
     rank: int = 1
     roles: tuple[str, ...] = ("attention.query", "attention.value")
 

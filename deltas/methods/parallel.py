@@ -43,6 +43,7 @@ class ParallelAdapter(Delta):
     He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", ICLR 2022, table 1 and section 4.6.
     """
 
+    size = "bottleneck"
     bottleneck: int = 48
     activation: str = "relu"
     scale: float = 1.0

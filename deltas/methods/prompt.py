@@ -43,6 +43,7 @@ class PromptTuning(Delta):
     """
 
     exact = False
+    size = "length"
     length: int = 20
     init: str = "random"
     words: tuple[int, ...] | None = None

@@ -39,6 +39,7 @@ class VPT(Delta):
     """
 
     exact = False
+    size = "length"
     length: int = 10
     deep: bool = True
     init_std: float | None = None
