@@ -40,5 +40,5 @@ def test_combination_shares_the_budget() -> None:
 
 
 def test_too_small() -> None:
-    with pytest.raises(DeltaError, match="128 parameters at rank 1|256 parameters at rank 1"):
+    with pytest.raises(DeltaError, match=r"128 parameters at rank 1|256 parameters at rank 1"):
         fit_budget(backbone("bert"), "LoRA", 50)
