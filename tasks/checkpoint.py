@@ -68,7 +68,6 @@ def save_checkpoint(
     model: nn.Module,
     optimizers: list[Optimizer],
     state: dict[str, Any],
-    *,
     frozen: Collection[str] = (),
 ) -> None:
     """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder.
