@@ -68,7 +68,6 @@ def save_checkpoint(
     model: nn.Module,
     optimizers: list[Optimizer],
     state: dict[str, Any],
-    *,
     frozen: Collection[str] = (),
 ) -> None:
     """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into an existing folder.
@@ -87,7 +86,7 @@ def save_checkpoint(
                     numbers[key] = value
     weights, moments = folder / "model.safetensors", folder / "optimizer.safetensors"
     if frozen:
-        kept = {name: value.clone() for name, value in model.state_dict().items() if name not in frozen}
+        kept = {name: t.contiguous().clone() for name, t in model.state_dict().items() if name not in frozen}
         _durably(lambda: save_file(kept, weights), weights)
     else:
         _durably(lambda: save_model(model, str(weights)), weights)

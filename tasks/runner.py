@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from math import isfinite
 from typing import Any, Protocol
 
@@ -178,8 +177,9 @@ class _Run:
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
         state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
-        write = partial(save_checkpoint, model=self.model, optimizers=self.optimizers, state=state, frozen=self.frozen)
-        self.folder.write_checkpoint(name, write)
+        self.folder.write_checkpoint(
+            name, lambda path: save_checkpoint(path, self.model, self.optimizers, state, self.frozen)
+        )
         self.folder.prune({name} | ({self.best["checkpoint"]} if self.best else set()))
         self.saved = time.monotonic()
         return name

