@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lorentz.hf import LorentzModel
 from lorentz.math import space_of
 from tasks.data.corpus import Corpus
-from tasks.encoder import _folder as encoder_folder
+from tasks.encoder import encoder_folder
 from tasks.errors import UsageError
 
 from .config import ConvertConfig
@@ -68,7 +68,7 @@ class Conversion:
             from transformers.utils import logging
 
             logging.disable_progress_bar()
-            folder = encoder_folder(self.config.model.source)
+            folder = encoder_folder(self.config.model.source, option="--model.source")
             model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
             self._source = AutoTokenizer.from_pretrained(folder), model
         return self._source

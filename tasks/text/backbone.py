@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lorentz.hf  # its models are known to AutoModel from here on
+from tasks.backbones import BACKBONES, path
 from tasks.encoder import encoder_folder
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
@@ -49,6 +50,8 @@ def source_of(name: str) -> str:
 
     if name == _PACKAGED:
         return str(encoder_folder(option="--model.name"))
+    if name in BACKBONES:
+        return str(path(name))
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise UsageError(
@@ -60,7 +63,7 @@ def source_of(name: str) -> str:
     except HFValidationError:
         found = False
     if not found:
-        near = did_you_mean(name, [_PACKAGED, *BASELINES])
+        near = did_you_mean(name, [_PACKAGED, *BACKBONES, *BASELINES])
         raise UsageError(
             f"--model.name {name}: there is no such folder, and no such model in the cache of transformers, {HF_HUB_CACHE} "
             f"(nothing is downloaded). {near} Or a folder with config.json, model.safetensors and tokenizer.json."

