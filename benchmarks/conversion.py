@@ -94,7 +94,7 @@ def main() -> None:
             )
             for name, value in metrics.items()
         ]
-    rows.append(row("training", round(result.values["seconds"]["train"]), "seconds of a shared core"))
+    rows.append(row("training", round(result.values["seconds"]["train"]), "wall seconds on a shared core"))
     if options.save:
         shutil.copytree(result.folder / "converted", options.save, dirs_exist_ok=True)
     print(save("conversion", "python -m benchmarks.conversion", rows, threads=1))

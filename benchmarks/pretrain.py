@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from tasks.api import Result, configure, run
 from tasks.backbones import path
@@ -27,6 +28,7 @@ from tasks.config import to_dict
 from tasks.data.load import load
 from tasks.optim import build_optimizers, schedule_factor
 from tasks.pretrain.card import card, ship
+from tasks.pretrain.masking import pack
 from tasks.pretrain.task import Pretraining
 
 from .common import RESULTS, row, save
@@ -102,16 +104,18 @@ def collect(runs: Path) -> None:
     """Scores of both finished runs, and both models with their cards."""
     found = {geometry: train(geometry, runs) for geometry in GEOMETRIES}
     config = configure("pretrain", recipe=f"{GEOMETRIES[0]}-small")
-    task = Pretraining(config)
-    size, data = config.train.batch_size * config.text.length, load(config.data)
-    tokens = {"text": task.prepare(data)[1]["train"].numel(), "seen": size * task.n_batches(data) * config.train.epochs}
+    first = next(iter(found.values())).folder / "pretrained"
+    text = load(config.data).paragraphs["train"]
+    sequences = pack(AutoTokenizer.from_pretrained(first), text, config.text.length)
+    steps = config.train.epochs * (config.epoch_steps or len(sequences) // config.train.batch_size)
+    tokens = {"text": sequences.numel(), "seen": steps * config.train.batch_size * config.text.length}
     rows = [
         row("tokens of the training split", tokens["text"], "tokens"),
         row("tokens seen by each model", tokens["seen"], "tokens"),
     ]
     for geometry, result in found.items():
         what, values = f"{geometry}, {result.values['params']['total']} parameters", result.values
-        rows.append(row(f"{what}: training", round(values["seconds"]["train"]), "seconds of a shared core", n=1))
+        rows.append(row(f"{what}: training", round(values["seconds"]["train"]), "wall seconds on a shared core", n=1))
         rows += [
             row(f"{what}: {split} {name} of masked tokens", round(value, 4), unit, n=1)
             for split in ("valid", "test")
@@ -121,8 +125,8 @@ def collect(runs: Path) -> None:
         ship(result.folder / "pretrained", path(f"{geometry}-small"))
     for geometry in found:
         own = to_dict(configure("pretrain", recipe=f"{geometry}-small"))
-        text = card(f"{geometry}-small", own, {g: r.values for g, r in found.items()}, tokens)
-        (path(f"{geometry}-small") / "README.md").write_text(text, encoding="utf-8")
+        readme = card(f"{geometry}-small", own, {g: r.values for g, r in found.items()}, tokens)
+        (path(f"{geometry}-small") / "README.md").write_text(readme, encoding="utf-8")
     print(save("pretrain", "python -m benchmarks.pretrain --collect", rows, threads=1))
 
 

@@ -134,7 +134,7 @@ class Conversion:
         with torch.no_grad():
             wanted = teacher(**given).hidden_states
         found = [space_of(x) for x in model(**given).hidden_states]
-        cosine = F.cosine_similarity(*(mean_state(x, attention_mask) for x in (found[-1], wanted[-1])))
+        cosine = F.cosine_similarity(mean_state(found[-1], attention_mask), mean_state(wanted[-1], attention_mask))
         real = attention_mask.bool()
         errors = [
             (x[real] - y[real]).square().sum() / y[real].square().sum() for x, y in zip(found, wanted, strict=True)

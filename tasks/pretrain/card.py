@@ -22,7 +22,7 @@ def ship(source: Path, target: Path) -> None:
 
     from lorentz.hf import LorentzForMaskedLM
 
-    model = LorentzForMaskedLM.from_pretrained(source).to(torch.float16)
+    model = LorentzForMaskedLM.from_pretrained(source).half()
     model.save_pretrained(target)
     model.config.dtype = torch.float32
     model.config.save_pretrained(target)

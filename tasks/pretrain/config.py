@@ -35,7 +35,8 @@ class EncoderConfig:
     dropout
         share left out in training, of coordinates and of attention weights
     positions
-        rotary, learned or sinusoidal
+        rotary, learned or sinusoidal; with the last two, as in any transformer of this size, the loss stays at the
+        frequencies of the tokens for many more steps
     """
 
     geometry: str = "lorentz"
