@@ -16,7 +16,9 @@ from .methods.bias import AdapterBias
 from .methods.factored import Compacter, LowRankAdapter
 from .methods.hyplora import HypLoRA
 from .methods.krona import KAdaptation, KronA
+from .methods.llama import LLaMAAdapter
 from .methods.lora import LoRA
+from .methods.mam import mam
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .methods.parallel import ParallelAdapter
 from .methods.prefix import PrefixTuning
@@ -24,6 +26,7 @@ from .methods.prompt import PromptTuning, PTuning
 from .methods.rational import RationalActivation
 from .methods.scaling import IA3
 from .methods.sparse import SparseAdapter, prune
+from .methods.unipelt import UniPELT
 from .methods.vpt import VPT
 from .plan import Plan, plan
 from .spec import parse
@@ -49,6 +52,7 @@ __all__ = [
     "HypLoRA",
     "KAdaptation",
     "KronA",
+    "LLaMAAdapter",
     "LNTuning",
     "LoRA",
     "LowRankAdapter",
@@ -62,12 +66,14 @@ __all__ = [
     "Report",
     "Site",
     "SparseAdapter",
+    "UniPELT",
     "attach",
     "check",
     "from_peft",
     "handles",
     "host_of",
     "load",
+    "mam",
     "parse",
     "plan",
     "prune",

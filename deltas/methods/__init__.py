@@ -9,6 +9,7 @@ from .bias import AdapterBias
 from .factored import Compacter, LowRankAdapter
 from .hyplora import HypLoRA
 from .krona import KAdaptation, KronA
+from .llama import LLaMAAdapter
 from .lora import LoRA
 from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .parallel import ParallelAdapter
@@ -17,6 +18,7 @@ from .prompt import PromptTuning, PTuning
 from .rational import RationalActivation
 from .scaling import IA3
 from .sparse import SparseAdapter
+from .unipelt import UniPELT
 from .vpt import VPT
 
 __all__ = ["DELTAS", "register_delta"]
@@ -45,6 +47,8 @@ DELTAS: dict[str, type[Delta]] = {
         PromptTuning,
         PTuning,
         VPT,
+        LLaMAAdapter,
+        UniPELT,
     )
 }
 
