@@ -17,6 +17,7 @@ from .methods.factored import Compacter, LowRankAdapter
 from .methods.hyplora import HypLoRA
 from .methods.krona import KAdaptation, KronA
 from .methods.llama import LLaMAAdapter
+from .methods.lokr import LoKr
 from .methods.lora import LoRA
 from .methods.mam import mam
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
@@ -54,6 +55,7 @@ __all__ = [
     "KronA",
     "LLaMAAdapter",
     "LNTuning",
+    "LoKr",
     "LoRA",
     "LowRankAdapter",
     "PTuning",

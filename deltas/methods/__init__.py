@@ -10,6 +10,7 @@ from .factored import Compacter, LowRankAdapter
 from .hyplora import HypLoRA
 from .krona import KAdaptation, KronA
 from .llama import LLaMAAdapter
+from .lokr import LoKr
 from .lora import LoRA
 from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .parallel import ParallelAdapter
@@ -32,6 +33,7 @@ DELTAS: dict[str, type[Delta]] = {
         HypLoRA,
         KronA,
         KAdaptation,
+        LoKr,
         IA3,
         Adapter,
         Pfeiffer,
