@@ -17,7 +17,10 @@ from .methods.bias import AdapterBias
 from .methods.factored import Compacter, LowRankAdapter
 from .methods.hyplora import HypLoRA
 from .methods.krona import KAdaptation, KronA
+from .methods.llama import LLaMAAdapter
+from .methods.lokr import LoKr
 from .methods.lora import LoRA
+from .methods.mam import mam
 from .methods.own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .methods.parallel import ParallelAdapter
 from .methods.prefix import PrefixTuning
@@ -25,6 +28,7 @@ from .methods.prompt import PromptTuning, PTuning
 from .methods.rational import RationalActivation
 from .methods.scaling import IA3
 from .methods.sparse import SparseAdapter, prune
+from .methods.unipelt import UniPELT
 from .methods.vpt import VPT
 from .plan import Plan, plan
 from .spec import parse
@@ -50,7 +54,9 @@ __all__ = [
     "HypLoRA",
     "KAdaptation",
     "KronA",
+    "LLaMAAdapter",
     "LNTuning",
+    "LoKr",
     "LoRA",
     "LowRankAdapter",
     "PTuning",
@@ -63,6 +69,7 @@ __all__ = [
     "Report",
     "Site",
     "SparseAdapter",
+    "UniPELT",
     "attach",
     "check",
     "fit_budget",
@@ -70,6 +77,7 @@ __all__ = [
     "handles",
     "host_of",
     "load",
+    "mam",
     "parse",
     "plan",
     "prune",

@@ -56,7 +56,8 @@ class Junction(nn.Module):
 
     def look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the layer's input for the parts that read it: a forward pre-hook."""
-        self.seen = args[0] if args else kwargs["hidden_states"]
+        if self.active:
+            self.seen = args[0] if args else kwargs["hidden_states"]
 
     def tokens(self, x: Tensor | None) -> Tokens:
         """Tokens of all parts."""

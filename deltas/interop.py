@@ -16,8 +16,8 @@ from .base import methods_of
 from .errors import DeltaError, nearest
 from .handle import Handle, attach
 from .hosts import Host, host_of
-from .peft_config import check, heads_of, targets_of, task_of
-from .peft_methods import CONVERTERS, Converter, Entry, converter_of, into
+from .peft import CONVERTERS, Converter, Entry, converter_of, into
+from .peft.config import check, heads_of, targets_of, task_of
 from .space import geometry
 from .storage import replace
 

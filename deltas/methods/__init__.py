@@ -9,6 +9,8 @@ from .bias import AdapterBias
 from .factored import Compacter, LowRankAdapter
 from .hyplora import HypLoRA
 from .krona import KAdaptation, KronA
+from .llama import LLaMAAdapter
+from .lokr import LoKr
 from .lora import LoRA
 from .own import BitFit, FullFineTuning, HeadOnly, LNTuning
 from .parallel import ParallelAdapter
@@ -17,6 +19,7 @@ from .prompt import PromptTuning, PTuning
 from .rational import RationalActivation
 from .scaling import IA3
 from .sparse import SparseAdapter
+from .unipelt import UniPELT
 from .vpt import VPT
 
 __all__ = ["DELTAS", "register_delta"]
@@ -30,6 +33,7 @@ DELTAS: dict[str, type[Delta]] = {
         HypLoRA,
         KronA,
         KAdaptation,
+        LoKr,
         IA3,
         Adapter,
         Pfeiffer,
@@ -45,6 +49,8 @@ DELTAS: dict[str, type[Delta]] = {
         PromptTuning,
         PTuning,
         VPT,
+        LLaMAAdapter,
+        UniPELT,
     )
 }
 

@@ -16,7 +16,7 @@ from ..kernels import low_rank_linear
 from ..linear import LinearPart, folded, matrix
 from ..space import Space
 
-__all__ = ["LINEAR_ROLES", "LoRA"]
+__all__ = ["LINEAR_ROLES", "LoRA", "LowRank"]
 
 LINEAR_ROLES = (
     "attention.query",
@@ -75,7 +75,7 @@ class LoRA(Delta):
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """A, B, and a length if directed."""
-        part = _LowRank if not self.directed else _Directed
+        part = LowRank if not self.directed else _Directed
         return part(site, space, self)
 
 
@@ -90,7 +90,9 @@ def linear_roles(host: Host, roles: tuple[str, ...]) -> tuple[str, ...]:
     return (*own, *cross)
 
 
-class _LowRank(LinearPart):
+class LowRank(LinearPart):
+    """A and B of one layer."""
+
     def __init__(self, site: Site, space: Space, method: LoRA) -> None:
         super().__init__()
         self.space, self.scale, self.dropout = space, method.scale, method.dropout
@@ -120,7 +122,7 @@ class _LowRank(LinearPart):
         return folded(host, self.rows, (old.double() + self.change().double()).to(old.dtype))
 
 
-class _Directed(_LowRank):
+class _Directed(LowRank):
     fused: Any = None
 
     def __init__(self, site: Site, space: Space, method: LoRA) -> None:

@@ -14,19 +14,25 @@ import deltas
 from deltas import (
     DELTAS,
     IA3,
+    VPT,
     Adapter,
     Compacter,
     Delta,
     DeltaError,
     KAdaptation,
     KronA,
+    LLaMAAdapter,
     LNTuning,
+    LoKr,
     LoRA,
     LowRankAdapter,
     ParallelAdapter,
     Pfeiffer,
     PrefixTuning,
+    PromptTuning,
     SparseAdapter,
+    UniPELT,
+    mam,
 )
 from lorentz import check_manifold
 
@@ -55,6 +61,12 @@ CASES: dict[str, Any] = {
     "SparseAdapter-Compacter": SparseAdapter(inner=Compacter(bottleneck=8), score="random"),
     "SparseAdapter-PrefixTuning": SparseAdapter(inner=PrefixTuning(length=4), score="random"),
     "ParallelAdapter+KronA": ParallelAdapter(bottleneck=4) + KronA(to="ffn"),
+    "LoKr-all": LoKr(roles=("all",), rank=2, alpha=3.0, factor=4, decompose_both=True),
+    "VPT-shallow": VPT(length=2, deep=False),
+    "LLaMAAdapter-depth": LLaMAAdapter(length=3, depth=1),
+    "UniPELT-two": UniPELT(bottleneck=None, length=3, rank=2),
+    "PromptTuning+LLaMAAdapter": PromptTuning(length=2) + LLaMAAdapter(length=3),
+    "mam": mam(length=3, bottleneck=4),
     "PrefixTuning": PrefixTuning(length=3),
     "PrefixTuning-table": PrefixTuning(length=3, hidden=4),
     "Adapter+LNTuning": Adapter(bottleneck=4) + LNTuning(),
@@ -84,6 +96,8 @@ MERGES = {
     "KronA-all",
     "KAdaptation",
     "KAdaptation-all",
+    "LoKr",
+    "LoKr-all",
 }
 NOT_MERGED = {("IA3", "lorentz"): "the time is derived after the space coordinates are scaled"}
 

@@ -37,6 +37,16 @@ TO_OURS: dict[str, tuple[str, Any]] = {
     "ln": ("bert", peft.LNTuningConfig(target_modules=["LayerNorm"])),
     "ln-gpt2": ("gpt2", peft.LNTuningConfig(target_modules=["ln_1", "ln_f"])),
     "ln-llama": ("llama", peft.LNTuningConfig()),
+    "ia3": ("bert", peft.IA3Config()),
+    "ia3-gpt2": ("gpt2", peft.IA3Config()),
+    "ia3-llama": ("llama", peft.IA3Config()),
+    "ia3-expression": (
+        "bert",
+        peft.IA3Config(target_modules=r".*\.(key|intermediate\.dense)", feedforward_modules=r".*intermediate\.dense"),
+    ),
+    "lokr": ("bert", peft.LoKrConfig(r=2, alpha=3, target_modules=["query", "intermediate.dense"])),
+    "lokr-both": ("bert", peft.LoKrConfig(r=1, target_modules=["query", "output.dense"], decompose_both=True)),
+    "lokr-factor": ("bert", peft.LoKrConfig(r=16, target_modules=["value", "output.dense"], decompose_factor=8)),
     "prompt": ("bert", peft.PromptTuningConfig(num_virtual_tokens=3)),
     "prefix-roberta": ("roberta", peft.PrefixTuningConfig(num_virtual_tokens=3)),
     "prompt-gpt2": ("gpt2", peft.PromptTuningConfig(num_virtual_tokens=3)),
@@ -61,6 +71,11 @@ TO_PEFT: dict[str, tuple[str, deltas.Delta]] = {
     "lora-llama": ("llama", deltas.LoRA(rank=2, roles=("all",))),
     "ln": ("bert", deltas.LNTuning()),
     "ln-gpt2": ("gpt2", deltas.LNTuning(roles=("norm.ffn",))),
+    "ia3": ("bert", deltas.IA3()),
+    "ia3-gpt2": ("gpt2", deltas.IA3()),
+    "ia3-llama": ("llama", deltas.IA3(inputs=())),
+    "lokr": ("bert", deltas.LoKr(rank=2, roles=("all",))),
+    "lokr-both": ("llama", deltas.LoKr(rank=1, alpha=3.0, decompose_both=True, factor=4)),
     "prompt": ("bert", deltas.PromptTuning(length=3, positions="shifted")),
     "prompt-gpt2": ("gpt2", deltas.PromptTuning(length=3, positions="shifted")),
     "prompt-llama": ("llama", deltas.PromptTuning(length=3)),
@@ -130,7 +145,7 @@ def test_to_peft(case: str, tmp_path: Path) -> None:
 
 
 def test_targets_are_those_of_peft() -> None:
-    from deltas.peft_config import targets_of
+    from deltas.peft.config import targets_of
 
     for case, (family, config) in TO_OURS.items():
         if getattr(config, "target_modules", None) is None:
@@ -230,6 +245,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("bert", deltas.Adapter(), "peft has no Adapter; methods that it has too: LoRA"),
         ("bert", deltas.LoRA() + deltas.LNTuning(), "several methods"),
         ("gpt2", deltas.LoRA(directed=True), "no DoRA of some rows"),
+        ("gpt2", deltas.LoKr(), "no LoKr of transformer.h.0.attn.c_attn, a Conv1D"),
         ("lorentz", deltas.LoRA(), "knows no Lorentz layers"),
     ],
 )

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .errors import DeltaError, nearest
-from .hosts import Host
+from ..errors import DeltaError, nearest
+from ..hosts import Host
 
 __all__ = ["Known", "check", "heads_of", "matches", "roles_of", "targets_of", "task_of"]
 
