@@ -24,8 +24,10 @@ class HypLoRA(Delta):
 
     x is a tangent vector at the origin o of a hyperboloid of curvature -1/k, whose exponential has the space part
     :math:`\exp_o(x)_s = \sqrt k \sinh(|x| / \sqrt k)\, x / |x|`; A and B act on that and the lift restores the time. The
-    change depends on the length of x, so it is no change of a weight and does not merge; for k to infinity it is LoRA. sinh
-    and log are taken in float64, which inputs of length up to about 350 sqrt(k) fit.
+    change depends on the length of x, so it is no change of a weight and does not merge; for k to infinity it is LoRA.
+
+    sinh and logarithm are taken in float64, so results are finite for features of length up to 350 sqrt(k). The gradient of B
+    at the start is as long as exp(x), which float32 holds up to a length of 85 sqrt(k): for longer features take a larger k.
 
     A Lorentz backbone is refused: its layers see points already, and there ``LoRA`` is this method without the two maps.
 

@@ -20,6 +20,7 @@ from .adapter import Adapter
 __all__ = ["SCORES", "SparseAdapter", "prune"]
 
 SCORES = ("snip", "magnitude", "random")
+PROBE = 1e-3  # deviation of what stands for matrices of zeros while they are scored
 SIZES = ("bottleneck", "rank", "length")
 
 
@@ -201,7 +202,7 @@ class _Mask(nn.Module):
 
 def _probe(start: Tensor) -> Tensor:
     """The matrix, or a random one where it is 0."""
-    return start.clone() if start.is_meta or start.any() else torch.randn_like(start) * 1e-2
+    return start.clone() if start.is_meta or start.any() else torch.randn_like(start) * PROBE
 
 
 def prune(handle: Handle, loss: Callable[[], Tensor]) -> None:

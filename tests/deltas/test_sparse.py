@@ -11,7 +11,7 @@ from torch import nn
 
 import deltas
 from deltas import IA3, Adapter, BitFit, Compacter, DeltaError, LoRA, PrefixTuning, SparseAdapter, prune
-from deltas.methods.sparse import _Mask
+from deltas.methods.sparse import PROBE, _Mask
 
 from .backbones import backbone, nudge, result
 
@@ -95,7 +95,7 @@ def test_snip(monkeypatch: pytest.MonkeyPatch) -> None:
         for key, start in starts.items():
             path, _, name = key.partition(":")
             target = tensors[f"{path}:bottleneck.{name.split('.')[2]}"]
-            target.copy_(start if start.any() else next(ups) * 1e-2)
+            target.copy_(start if start.any() else next(ups) * PROBE)
     result(other, "bert").square().sum().backward()
     for key, mask in masks(handle).items():
         path, _, name = key.partition(":")
@@ -108,7 +108,7 @@ def test_snip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_snip_does_not_depend_on_the_size_of_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     plain = torch.randn_like
-    for size in (1.0, 1e-2):
+    for size in (1.0, 0.1):
         torch.manual_seed(0)
         model = backbone("bert")
         handle = deltas.attach(model, SparseAdapter(inner=LoRA(rank=4)))
