@@ -252,10 +252,12 @@ def _kept(before: list[Tensor], after: list[Tensor]) -> bool:
     """Whether the last positions of every call are those from before: tokens of a delta may come first."""
     if len(before) != len(after):
         return False
-    return all(
-        b.shape[-1] >= a.shape[-1] and torch.equal(*torch.broadcast_tensors(b[..., b.shape[-1] - a.shape[-1] :], a))
-        for a, b in zip(before, after, strict=True)
-    )
+    return all(_ends_with(b, a) for a, b in zip(before, after, strict=True))
+
+
+def _ends_with(after: Tensor, before: Tensor) -> bool:
+    n = before.shape[-1]
+    return after.shape[-1] >= n and bool((after[..., after.shape[-1] - n :] == before).all())
 
 
 def _moved(before: list[Tensor], after: list[Tensor]) -> str:
