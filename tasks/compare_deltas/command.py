@@ -88,10 +88,14 @@ def compare_deltas(
         chosen = methods(config, model)
         notes += [f"{method.name} on {Path(model).name}: {method.note}" for method in chosen if method.note]
         chosen = [method for method in chosen if not method.note.startswith("left out")]
+        rates: dict[str, float | None] = {}
         for data in config.sets:
             cost = _costs(config, chosen, model, data, data_dir) if config.costs else {}
             for method in chosen:
-                row = _row(config, method, model, data, seeds, Path(runs), data_dir, cost.get(method.name))
+                options: dict[str, Any] = {"runs": Path(runs), "data_dir": data_dir, "quiet": True}
+                if method.name not in rates:
+                    rates[method.name] = _rate(config, method, model, data, options)
+                row = _row(config, method, model, data, rates[method.name], seeds, options, cost.get(method.name))
                 rows.append(row)
                 say(_line(row))
     _write(rows, notes, config, Path(runs), say)
@@ -121,27 +125,31 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
     return found
 
 
+def _rate(config: CompareConfig, method: Method, model: str, data: str, options: dict[str, Any]) -> float | None:
+    """Learning rate of a method: the usual one, or that with the best validation score on the first data set."""
+    if method.parameters is None:
+        return None
+    if not config.factors:
+        return method.lr
+    scores = {}
+    for rate in (method.lr * factor for factor in config.factors):
+        result = run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))
+        scores[rate] = next(iter(result.metrics["valid"].values()))
+    return max(scores, key=lambda rate: scores[rate])
+
+
 def _row(
     config: CompareConfig,
     method: Method,
     model: str,
     data: str,
+    lr: float | None,
     seeds: Sequence[int],
-    runs: Path,
-    data_dir: str | None,
+    options: dict[str, Any],
     cost: Cost | None,
 ) -> Row:
-    options: dict[str, Any] = {"runs": runs, "data_dir": data_dir, "quiet": True}
-    lr: float | None = None
-    if method.parameters is not None:
-        lr = method.lr
-        if config.rates:
-            trials = {
-                rate: run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))
-                for rate in config.rates
-            }
-            lr = max(trials, key=lambda rate: next(iter(trials[rate].metrics["valid"].values())))
-    results = [run("text", seed=seed, **options, **_overrides(config, method, model, data, lr)) for seed in seeds]
+    told = _overrides(config, method, model, data, lr)
+    results = [run("text", seed=seed, **options, **told) for seed in seeds]
     metric = next(iter(results[0].metrics["test"]))
     return Row(model, data, method, metric, tuple(r.metrics["test"][metric] for r in results), lr, cost)
 

@@ -37,9 +37,9 @@ class CompareConfig:
         most validation and test rows each, or null
     max_length
         tokens of an example that are read
-    lrs
-        learning rates by commas: each method takes the one with the best validation score, on a seed of their own; null for
-        the usual one of each method
+    lr_factors
+        multiples of each method's usual learning rate by commas: it takes the one with the best validation score on the first
+        data set, with a seed that is in no row; null for the usual one
     costs
         whether to measure time and memory of a step too
     threads
@@ -55,7 +55,7 @@ class CompareConfig:
     max_train: int = 2000
     max_eval: int | None = None
     max_length: int = 64
-    lrs: str | None = None
+    lr_factors: str | None = None
     costs: bool = True
     threads: int = 1
 
@@ -66,16 +66,16 @@ class CompareConfig:
             if not all(word.strip() for word in getattr(self, name).split(",")):
                 raise UsageError(f"--{name} {getattr(self, name)!r}: names by commas, LoRA,BitFit for example")
         try:
-            rates = self.rates
+            factors = self.factors
         except ValueError:
-            raise UsageError(f"--lrs {self.lrs!r}: numbers by commas, 1e-3,3e-4 for example") from None
-        if any(not rate > 0 for rate in rates):
-            raise UsageError(f"--lrs {self.lrs!r}: learning rates are positive")
+            raise UsageError(f"--lr_factors {self.lr_factors!r}: numbers by commas, 0.3,1,3 for example") from None
+        if any(not factor > 0 for factor in factors):
+            raise UsageError(f"--lr_factors {self.lr_factors!r}: learning rates are positive")
 
     @property
-    def rates(self) -> list[float]:
-        """Learning rates to choose among; none if each method has its usual one."""
-        return [float(word) for word in self.lrs.split(",")] if self.lrs else []
+    def factors(self) -> list[float]:
+        """Multiples of the usual learning rate to choose among; none if each method has that."""
+        return [float(word) for word in self.lr_factors.split(",")] if self.lr_factors else []
 
     @property
     def models(self) -> list[str]:

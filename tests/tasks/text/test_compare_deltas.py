@@ -78,10 +78,10 @@ def test_learning_rates_are_chosen_on_validation_of_another_seed(
         return result
 
     monkeypatch.setattr(command, "run", spy)
-    options = {**SMALL, "model": backbones["bert"], "data": str(toy), "deltas": "LoRA", "lrs": "1e-9,1e-2"}
+    options = {**SMALL, "model": backbones["bert"], "data": str(toy), "deltas": "LoRA", "lr_factors": "1e-6,10"}
     rows = compare_deltas(seeds=[3], runs=tmp_path, **options)
-    assert rows[-1].lr == 1e-2
-    assert calls == [(1000, 1e-9), (1000, 1e-2), (3, 1e-2)]
+    assert rows[-1].lr == pytest.approx(1e-2)
+    assert calls == [(1000, pytest.approx(1e-9)), (1000, pytest.approx(1e-2)), (3, pytest.approx(1e-2))]
 
 
 def test_costs(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_costs(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
     [
         (["--deltas", "LoRa"], "Did you mean 'LoRA'"),
         (["--deltas", "LoRA,,"], "names by commas"),
-        (["--lrs", "1e-3,x"], "numbers by commas"),
+        (["--lr_factors", "1,x"], "numbers by commas"),
         (["--budget", "3"], "the budget is 3"),
         (["--model", "minilmm"], "minilm"),
         (["--stpes", "3"], "Did you mean 'steps'"),

@@ -1,0 +1,110 @@
+"""Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
+
+    python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3]
+
+``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
+``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
+other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2. At most 2,000 training rows, 64 tokens,
+300 steps of 32. Learning rates are chosen by method and backbone on the validation part of the first data set, with seed 1000,
+among equally many multiples of the method's usual one. Majority and TF-IDF stand in every table. Differences between the
+geometries are paired by seed, with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where both models
+beat the majority by three deviations. Finished runs in the runs folder are used again. Results:
+benchmarks/results/deltas_PART.json. One thread. HYREL_DATA names the data folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import deltas
+from tasks.argv import parse_seeds
+from tasks.compare_deltas.command import Row, compare_deltas
+
+from .common import row, save
+from .paired import holm, paired_row
+
+PAIR = ("lorentz-small", "euclidean-small")
+METHODS = ("LoRA", "Adapter", "PrefixTuning", "BitFit", "IA3", "Compacter")
+COMBINATIONS = ("Adapter", "LoRA", "BitFit", "Adapter+LoRA", "Adapter+BitFit", "LoRA+BitFit", "Adapter+LoRA+BitFit")
+PARTS = ("pair", "minilm", "rest", "combinations")
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Backbones, methods and data sets of a part."""
+    rest = [name for name in deltas.DELTAS if name not in (*METHODS, "FullFineTuning", "HeadOnly", "SparseAdapter")]
+    pair, data = ",".join(PAIR), options.data
+    known: dict[str, dict[str, str]] = {
+        "pair": {"model": pair, "deltas": ",".join(METHODS), "data": data},
+        "minilm": {"model": ",".join(["minilm", *options.converted]), "deltas": ",".join(METHODS), "data": data},
+        "rest": {"model": pair, "deltas": ",".join(rest), "data": "SST-2"},
+        "combinations": {"model": pair, "deltas": ",".join(COMBINATIONS), "data": "SST-2"},
+    }
+    return known[options.part]
+
+
+def entries(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A row of the result file for each of the comparison."""
+    return [
+        row(
+            f"{Path(r.model).name}, {r.data}, {r.method.name}: test {r.metric}",
+            round(r.mean, 4),
+            "0 to 1",
+            n=len(r.scores),
+            spread=None if r.half is None else round(r.half, 4),
+        )
+        | {"parameters": r.method.parameters, "lr": r.lr, "scores": list(r.scores)}
+        for r in rows
+    ]
+
+
+def differences(rows: Sequence[Row], first: str, second: str) -> list[dict[str, Any]]:
+    """Paired differences of two backbones by method, Holm-adjusted over the data sets."""
+    table = {(r.model, r.data, r.method.name): r for r in rows}
+    found: list[dict[str, Any]] = []
+    for method in dict.fromkeys(r.method.name for r in rows if r.method.parameters is not None):
+        one: list[dict[str, Any]] = []
+        for data in dict.fromkeys(r.data for r in rows):
+            a, b = table.get((first, data, method)), table.get((second, data, method))
+            base = table[first, data, "majority"].mean
+            if a is None or b is None or len(a.scores) < 2:
+                continue
+            names = f"{Path(first).name} minus {Path(second).name}"
+            counts = all(r.mean - base > 3 * (r.half or 0) / 2 for r in (a, b))
+            note = "" if counts else " (not counted: a model does not beat the majority by three deviations)"
+            one.append(paired_row(f"{data}, {method}: test {a.metric}, {names}{note}", a.scores, b.scores))
+        holm(one)
+        found += one
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="pair", choices=PARTS)
+    parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--data", default="SST-2,TREC,SUBJ,MRPC")
+    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
+    parser.add_argument("--lr-factors", default="0.3,1,3")
+    parser.add_argument("--steps", type=int, default=300)
+    options = parser.parse_args()
+    chosen = settings(options)
+    rows = compare_deltas(
+        seeds=options.seeds,
+        runs=options.runs,
+        costs=False,
+        lr_factors=options.lr_factors,
+        steps=options.steps,
+        say=print,
+        **chosen,
+    )
+    models = chosen["model"].split(",")
+    found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
+    print(save(f"deltas_{options.part}", f"python -m benchmarks.deltas_grid --part {options.part}", found, threads=1))
+
+
+if __name__ == "__main__":
+    main()
