@@ -5,11 +5,11 @@
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
-other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2. At most 2,000 training rows, 64 tokens,
-300 steps of 32. Learning rates are chosen by method and backbone on the validation part of the first data set, with seed 1000,
-among equally many multiples of the method's usual one. Majority and TF-IDF stand in every table. Differences between the
-geometries are paired by seed, with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where both models
-beat the majority by three deviations. Finished runs in the runs folder are used again. Results:
+other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2. At most 2,000 training rows, 64
+tokens, 300 steps of 32. Learning rates are chosen by method and backbone on the validation part of the first data set, with
+seed 1000, among equally many multiples of the method's usual one. Majority and TF-IDF stand in every table. Differences
+between the geometries are paired by seed, with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where
+both models beat the majority by three deviations. Finished runs in the runs folder are used again. Results:
 benchmarks/results/deltas_PART.json. One thread. HYREL_DATA names the data folder.
 """
 
@@ -37,7 +37,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Backbones, methods and data sets of a part."""
     rest = [name for name in deltas.DELTAS if name not in (*METHODS, "FullFineTuning", "HeadOnly", "SparseAdapter")]
     pair, data = ",".join(PAIR), options.data
-    known: dict[str, dict[str, str]] = {
+    known: dict[str, dict[str, Any]] = {
         "pair": {"model": pair, "deltas": ",".join(METHODS), "data": data},
         "minilm": {"model": ",".join(["minilm", *options.converted]), "deltas": ",".join(METHODS), "data": data},
         "rest": {"model": pair, "deltas": ",".join(rest), "data": "SST-2"},
