@@ -69,6 +69,8 @@ class LorentzHead(_Head):
     classes : whether the outputs are logits of classes
     """  # noqa: D205
 
+    returns_points = False
+
     def __init__(
         self, backbone: Any, outputs: int, *, classes: bool, dropout: float, mean: float = 0.0, scale: float = 1.0
     ) -> None:

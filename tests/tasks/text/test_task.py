@@ -54,6 +54,7 @@ def test_a_tiny_backbone_learns_a_separable_set(
     assert result.metrics["test"]["accuracy"] > 0.95
     assert result.metrics["test"]["f1"] > 0.95 and result.metrics["test"]["mcc"] > 0.9
     assert (result.values["manifold"] is not None) == (kind == "lorentz")
+    assert kind != "lorentz" or result.values["manifold"]["residual"] < 1e-5
     assert result.values["params"]["total"] == result.values["params"]["trainable"]
 
 
@@ -61,6 +62,7 @@ def test_a_tiny_backbone_learns_a_separable_set(
 def test_numbers_of_pairs_are_learned(kind: str, toy_pairs: Path, tmp_path: Path, backbones: dict[str, str]) -> None:
     result = start(toy_pairs, tmp_path / "runs", backbones[kind], model={"dropout": 0.0})
     assert list(result.metrics["test"]) == ["spearman", "pearson"]
+    assert kind != "lorentz" or result.values["manifold"]["residual"] < 1e-5
     assert result.metrics["test"]["pearson"] > 0.8
     model = load_file(result.folder / "model.safetensors")
     labels = [float(line.split("\t")[2]) for line in (toy_pairs / "train.tsv").read_text().split("\n")[:-1]]
@@ -313,6 +315,20 @@ def test_a_model_without_all_its_weights_or_tokenizer_is_refused(
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="transformers cannot load it"):
         start(toy, tmp_path / "runs", str(folder))
+
+
+def test_a_folder_as_pretraining_leaves_it_is_a_backbone(toy_pairs: Path, tmp_path: Path) -> None:
+    from lorentz.hf import LorentzConfig, LorentzForMaskedLM
+    from tasks.pretrain.tokenizer import learn_tokenizer
+
+    lines = (toy_pairs / "train.tsv").read_text().split("\n")
+    tokenizer = learn_tokenizer(lines, vocabulary=300)
+    shape = {"hidden_size": 17, "num_hidden_layers": 1, "type_vocab_size": 0, "vocab_size": len(tokenizer)}
+    LorentzForMaskedLM(LorentzConfig(**shape)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    train = {"max_steps": 2, "batch_size": 8, "eval_steps": 2}
+    result = start(toy_pairs, tmp_path / "runs", str(tmp_path / "model"), train=train, max_length=32)
+    assert result.values["manifold"]["residual"] < 1e-5 and result.metrics["test"]["pearson"] != 0
 
 
 def test_the_encoders_of_the_package_are_known_by_name(
