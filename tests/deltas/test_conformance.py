@@ -258,7 +258,7 @@ def test_deepcopy(case: str, name: str) -> None:
 
 @every
 def test_bfloat16(case: str, name: str) -> None:
-    """Parts take the dtype of their module and keep it."""
+    """Parts take the dtype of their module and keep it; under autocast float32 parts work too."""
     model = backbone(name).to(torch.bfloat16)
     handle = deltas.attach(model, CASES[case])
     nudge(handle, std=0.01)
@@ -266,6 +266,10 @@ def test_bfloat16(case: str, name: str) -> None:
     assert y.dtype == torch.bfloat16
     assert torch.isfinite(y).all()
     assert all(t.dtype == torch.bfloat16 for t in handle.parts().values() if t.is_floating_point())
+    model, handle = attached(case, name)
+    nudge(handle)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(result(model, name)).all()
 
 
 @pytest.mark.parametrize("case", CASES)
