@@ -313,3 +313,31 @@ def test_sizes_of_kronecker_factors_are_those_of_peft() -> None:
     for size in range(2, 130):
         for factor in (-1, 1, 2, 3, 4, 7, 8, 16, 100):
             assert split(size, factor) == factorization(size, factor), (size, factor)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=2),
+        peft.PromptTuningConfig(num_virtual_tokens=3),
+        peft.PrefixTuningConfig(num_virtual_tokens=3),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_a_decoder_that_classifies(config: Any, tmp_path: Path) -> None:
+    import transformers as tf
+
+    inputs = batch("gpt2")
+    config.task_type = "SEQ_CLS"
+    other = peft.get_peft_model(build("gpt2", tf.GPT2ForSequenceClassification).double(), config).eval()
+    stir(p for p in other.parameters() if p.requires_grad)
+    other.save_pretrained(tmp_path)
+    model = build("gpt2", tf.GPT2ForSequenceClassification).double()
+    handle = deltas.from_peft(tmp_path, model)
+    assert handle.heads == ["score"]
+    expected = logits(other, inputs)
+    torch.testing.assert_close(logits(model, inputs), expected, atol=1e-6, rtol=1e-6)
+    deltas.to_peft(handle, tmp_path / "again")
+    again = build("gpt2", tf.GPT2ForSequenceClassification).double()
+    third = peft.PeftModel.from_pretrained(again, tmp_path / "again").eval()
+    torch.testing.assert_close(logits(third, inputs), expected, atol=1e-6, rtol=1e-6)
