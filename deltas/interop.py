@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,10 @@ def from_peft(
     check(config, converter.known, where)
     if geometry(model)["geometry"] != "euclidean":
         raise DeltaError("peft knows no Lorentz layers, so its checkpoints have no meaning on a Lorentz backbone")
-    chosen = host_of(model, host)
     prefix = "base_model." if converter.prompt else "base_model.model."
-    values = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    values = {_today(key.removeprefix(prefix)): tensor for key, tensor in tensors.items()}
     paths = [] if converter.prompt else _paths(config, model, values)
+    chosen = _host(model, host, paths)
     heads = heads_of(config, model)
     spec = converter.spec(config, chosen, paths, values)
     handle = attach(model, spec, name=name, host=chosen, heads=heads)
@@ -81,20 +82,29 @@ def from_peft(
     return handle
 
 
+def _today(key: str) -> str:
+    """A tensor's name in the versions of peft that have another now."""
+    return key.removesuffix(".weight") if key.endswith("lora_magnitude_vector.weight") else key
+
+
+def _host(model: nn.Module, host: Host | str | Mapping[str, str] | None, paths: list[str]) -> Host:
+    """The host; of a model of no known family the layers themselves, which is enough for methods of layers."""
+    try:
+        return host_of(model, host)
+    except DeltaError:
+        if host is not None or not paths:
+            raise
+        return host_of(model, {path: path for path in paths})
+
+
 def _paths(config: Mapping[str, Any], model: nn.Module, values: dict[str, Tensor]) -> list[str]:
     """Paths of the layers: those that the configuration means, or those that have tensors."""
     found = targets_of(config, model)
     if found is None:
-        names = {name for name, _ in model.named_modules()}
-        found = sorted({path for key in values for path in _parents(key) if path in names})
+        marked = [re.match(r"(.+)\.(?:lora_|ln_tuning_layers|ia3_l|lokr_)", key) for key in values]
+        named = {match[1] for match in marked if match}
+        found = sorted(named & {name for name, _ in model.named_modules()})
     return found
-
-
-def _parents(key: str) -> list[str]:
-    """The longest part of a key that is followed by a name of peft's."""
-    parts = key.split(".")
-    ends = ("lora_A", "lora_B", "ln_tuning_layers", "ia3_l", "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w2_a")
-    return [".".join(parts[:i]) for i, part in enumerate(parts) if part in ends]
 
 
 @torch.no_grad()

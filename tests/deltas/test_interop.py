@@ -277,3 +277,67 @@ def test_a_model_without_a_task(tmp_path: Path) -> None:
     with torch.no_grad():
         found, expected = model(**inputs).last_hidden_state, other(**inputs).last_hidden_state
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_model_of_no_known_family(tmp_path: Path) -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    x = torch.randn(3, 4)
+    other = peft.get_peft_model(plain(), peft.LoraConfig(r=2, target_modules=["0"], modules_to_save=["2"]))
+    stir(p for p in other.parameters() if p.requires_grad)
+    other.save_pretrained(tmp_path)
+    model = plain()
+    handle = deltas.from_peft(tmp_path, model)
+    torch.testing.assert_close(model(x), other(x), atol=1e-6, rtol=1e-6)
+    assert handle.heads == ["2"]
+
+
+def test_the_name_that_lengths_had_in_older_versions(tmp_path: Path) -> None:
+    config, tensors = stored(tmp_path, "dora")
+    old = {f"{k}.weight" if k.endswith("magnitude_vector") else k: t for k, t in tensors.items()}
+    assert set(old) != set(tensors)
+    rewrite(tmp_path, config, old)
+    handle = deltas.from_peft(tmp_path, build("bert"))
+    key = next(k for k in tensors if k.endswith("magnitude_vector"))
+    path = key.removeprefix("base_model.model.").removesuffix(".lora_magnitude_vector")
+    assert torch.equal(handle.parts()[f"{path}:magnitude"], tensors[key].float())
+
+
+def test_sizes_of_kronecker_factors_are_those_of_peft() -> None:
+    from peft.tuners.lokr.layer import factorization
+
+    from deltas.methods.lokr import split
+
+    for size in range(2, 130):
+        for factor in (-1, 1, 2, 3, 4, 7, 8, 16, 100):
+            assert split(size, factor) == factorization(size, factor), (size, factor)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=2),
+        peft.PromptTuningConfig(num_virtual_tokens=3),
+        peft.PrefixTuningConfig(num_virtual_tokens=3),
+    ],
+    ids=lambda config: config.peft_type.value,
+)
+def test_a_decoder_that_classifies(config: Any, tmp_path: Path) -> None:
+    import transformers as tf
+
+    inputs = batch("gpt2")
+    config.task_type = "SEQ_CLS"
+    other = peft.get_peft_model(build("gpt2", tf.GPT2ForSequenceClassification).double(), config).eval()
+    stir(p for p in other.parameters() if p.requires_grad)
+    other.save_pretrained(tmp_path)
+    model = build("gpt2", tf.GPT2ForSequenceClassification).double()
+    handle = deltas.from_peft(tmp_path, model)
+    assert handle.heads == ["score"]
+    expected = logits(other, inputs)
+    torch.testing.assert_close(logits(model, inputs), expected, atol=1e-6, rtol=1e-6)
+    deltas.to_peft(handle, tmp_path / "again")
+    again = build("gpt2", tf.GPT2ForSequenceClassification).double()
+    third = peft.PeftModel.from_pretrained(again, tmp_path / "again").eval()
+    torch.testing.assert_close(logits(third, inputs), expected, atol=1e-6, rtol=1e-6)

@@ -296,3 +296,63 @@ def test_saved_and_loaded(tmp_path: Any) -> None:
         deltas.load(fresh, tmp_path / spec.name)
         with torch.no_grad():
             assert torch.equal(fresh(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "cls", "inner"),
+    [
+        ("bert", tf.BertModel, "bert"),
+        ("gpt2", tf.GPT2Model, "transformer"),
+        ("llama", tf.LlamaModel, "model"),
+        ("vit", tf.ViTModel, "vit"),
+        ("t5", tf.T5EncoderModel, ""),
+    ],
+)
+def test_a_backbone_without_a_head(family: str, cls: Any, inner: str) -> None:
+    whole, inputs = build(family), batch(family, padded=True)
+    bare = build(family, cls)
+    for key, tensor in bare.state_dict().items():
+        tensor.copy_(whole.state_dict().get(f"{inner}.{key}" if inner else key, tensor))
+    prompt = torch.randn(N, 32)
+    with torch.no_grad():
+        for model in (whole, bare):
+            (own,) = deltas.attach(model, deltas.PromptTuning(length=N)).parts().values()
+            own.copy_(prompt)
+        found = bare(**{key: x for key, x in inputs.items() if key != "decoder_input_ids"}).last_hidden_state
+        options = {} if family == "t5" else {"output_hidden_states": True}
+        output = whole(**inputs, **options)
+        expected = output.encoder_last_hidden_state if family == "t5" else output.hidden_states[-1]
+        expected = whole.vit.layernorm(expected) if family == "vit" else expected
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "spec"),
+    [
+        ("bert", deltas.PromptTuning(length=N)),
+        ("gpt2", deltas.VPT(length=N)),
+        ("vit", deltas.VPT(length=N)),
+        ("llama", deltas.LLaMAAdapter(length=N)),
+        ("bert", deltas.UniPELT(bottleneck=4, length=N, rank=2)),
+    ],
+)
+def test_gradients_with_recomputed_activations(family: str, spec: deltas.Delta) -> None:
+    options = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} if family == "gpt2" else {}
+    if family in ("bert", "vit"):
+        options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    grads = []
+    for recompute in (False, True):
+        model, inputs = build(family, **options).train(), batch(family)
+        torch.manual_seed(1)
+        handle = deltas.attach(model, spec)
+        with torch.no_grad():
+            for parameter in handle.parts().values():
+                parameter.add_(0.3)
+        if recompute:
+            new = hasattr(model, "activation_checkpointing_enable")
+            getattr(model, "activation_checkpointing_enable" if new else "gradient_checkpointing_enable")()
+        more = {"use_cache": False} if family in ("gpt2", "llama") else {}
+        model(**inputs, **more).logits.square().sum().backward()
+        grads.append([p.grad for p in handle.parameters()])
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
