@@ -4,11 +4,12 @@
 dataclass and is written once for both geometries.
 """
 
+from .attaching import attach
 from .base import Combination, Delta, Site
 from .budget import fit_budget
 from .check import Check, Report, check
 from .errors import DeltaError
-from .handle import Handle, attach, handles
+from .handle import Handle, handles
 from .hosts import HOSTS, Host, host_of, register_host
 from .interop import from_peft, to_peft
 from .methods import DELTAS, register_delta

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attaching import attach
 from .base import Combination, Delta, methods_of
 from .errors import DeltaError
-from .handle import Handle, attach, handles
+from .handle import Handle, handles
 from .hosts import Host, host_of
 from .space import geometry, off_manifold
 

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .attaching import attach
 from .base import methods_of
 from .errors import DeltaError, nearest
-from .handle import Handle, attach
+from .handle import Handle
 from .hosts import Host, host_of
 from .peft import CONVERTERS, Converter, Entry, converter_of, into
 from .peft.config import check, heads_of, targets_of, task_of

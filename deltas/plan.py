@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from .attaching import build_parts, head_paths
 from .base import Combination, Delta, Site, methods_of
-from .handle import build_parts, head_paths
 from .hosts import Host, host_of
 
 __all__ = ["Plan", "plan"]

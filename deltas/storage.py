@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .attaching import attach
 from .errors import DeltaError
-from .handle import Handle, attach, handles
+from .handle import Handle, handles
 from .hosts import Host
 from .space import geometry
 from .spec import from_config, to_config

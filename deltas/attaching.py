@@ -1,0 +1,95 @@
+"""Attach a delta to a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from .base import Combination, Delta, Site, methods_of
+from .errors import DeltaError, lookup
+from .handle import Handle, handles
+from .hosts import Host, host_of
+
+__all__ = ["attach", "build_parts", "head_paths"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def attach(
+    model: nn.Module,
+    spec: Delta | Combination,
+    *,
+    name: str = "default",
+    host: Host | str | Mapping[str, str] | None = None,
+    heads: Sequence[str] | None = None,
+) -> Handle:
+    """Put a delta into a model, in place: names of modules and parameters stay, everything else is frozen.
+
+    Parameters
+    ----------
+    model : any module
+    spec : a delta, or several joined by ``+``
+    name : of the delta; one model may have several
+    host : family of the backbone or a role map of your own; see :func:`deltas.host_of`
+    heads : paths of modules that are trained and stored beside the delta; None takes those of a task, ``classifier`` etc.
+
+    Returns
+    -------
+    The handle, by which the delta is trained, stored, merged and taken out again.
+
+    Raises
+    ------
+    DeltaError : no such site, a name that is taken, or a parameter that an active delta trains already. The model is
+        unchanged then.
+
+    Examples
+    --------
+    >>> import deltas
+    >>> model = nn.ModuleDict({"q": nn.Linear(4, 4)})
+    >>> handle = deltas.attach(model, deltas.LoRA(rank=2, roles=("q",)), host={"q": "q"})
+    >>> sum(p.numel() for p in handle.parameters())
+    16
+    """
+    if not _NAME.fullmatch(name) or hasattr(nn.Module, name):
+        raise DeltaError(f"a name is made of letters, digits, - and _, got {name!r}")
+    known = handles(model)
+    if name in known:
+        raise DeltaError(f"this model has a delta {name!r}: detach it first, or give this one another name")
+    for inner in model.modules():
+        if inner is not model and name in handles(inner):
+            raise DeltaError(f"a part of this model has a delta {name!r}; give this one another name")
+    chosen = host_of(model, host)
+    sites: list[Site] = []
+    for method in methods_of(spec):
+        found = method.sites(chosen)
+        if not found and not method.optional:
+            raise DeltaError(f"{method.name} has no site in this {type(model).__name__}")
+        build_parts(method, chosen, found)
+        sites += found
+    handle = Handle(model, spec, name, sites, head_paths(model, chosen, heads))
+    handle.attach()
+    return handle
+
+
+def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> list[str]:
+    """Paths of the heads; those that are named must exist."""
+    if heads is None:
+        return host.heads()
+    modules = dict(model.named_modules())
+    for path in heads:
+        if path not in modules:
+            lookup(dict(model.named_children()), path, kind="head")
+    return list(heads)
+
+
+def build_parts(method: Delta, host: Host, sites: list[Site]) -> None:
+    """Give every site its part, in the dtype, on the device and in the mode (training or not) of its module."""
+    shared = method.shared(host, sites)
+    for site in sites:
+        site.method = method
+        if site.kind != "parameters":
+            like = site.like
+            site.part = method.build(site, site.space, shared).to(device=like.device, dtype=like.dtype)
+            site.part.train(site.module.training)
