@@ -14,9 +14,15 @@ def _tasks() -> list[str]:
 
 
 def _deltas() -> list[str]:
+    from dataclasses import MISSING, fields
+
     from deltas import DELTAS
 
-    return list(DELTAS) or ["(none yet)"]
+    lines = []
+    for name, cls in DELTAS.items():
+        options = [f.name if f.default is MISSING else f"{f.name}={f.default}" for f in fields(cls)]
+        lines.append(f"{name}  {', '.join(sorted(options, key=lambda text: text.startswith('layers=')))}")
+    return lines
 
 
 def _recipes() -> list[str]:

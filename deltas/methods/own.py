@@ -116,7 +116,11 @@ class FullFineTuning(_Own):
         """Every module that has parameters of its own; a parameter that two share is taken once."""
         seen: set[int] = set()
         found = []
-        for path, module in _backbone(host):
+        modules = _backbone(host)
+        if self.layers is not None:  # modules that play a role in these layers, and what they hold
+            inside = tuple(f"{place.path}." for place in host.places(*host.roles, layers=self.layers))
+            modules = [(path, module) for path, module in modules if f"{path}.".startswith(inside)]
+        for path, module in modules:
             names = []
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in seen:
@@ -132,6 +136,10 @@ class HeadOnly(_Own):
     """Train nothing but the heads: the control that says what the backbone knows already."""
 
     optional = True
+
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            raise DeltaError("HeadOnly trains no layer: leave layers out")
 
     def sites(self, host: Host) -> list[Site]:
         """None."""

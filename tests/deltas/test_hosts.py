@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import deltas
-from deltas import DeltaError, LoRA
+from deltas import DeltaError, FullFineTuning, HeadOnly, LoRA
 from deltas.hosts import HOSTS, Host, host_of
 
 from .backbones import backbone
@@ -39,6 +39,12 @@ def test_layers() -> None:
     model = backbone("bert")
     handle = deltas.attach(model, LoRA(rank=1, layers=(1,)))
     assert {site.place.layer for site in handle.sites} == {1}
+    handle.detach()
+    full = deltas.attach(model, FullFineTuning(layers=(0,)), heads=[])
+    layer = model.bert.encoder.layer[0]
+    assert {id(p) for p in full.parameters()} == {id(p) for p in layer.parameters()}
+    with pytest.raises(DeltaError, match="leave layers out"):
+        HeadOnly(layers=(0,))
     with pytest.raises(DeltaError, match=r"layers \[7\] do not exist; this host has layers \[0, 1\]"):
         deltas.plan(model, LoRA(layers=(7,)))
 
