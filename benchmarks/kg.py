@@ -1,14 +1,17 @@
 """Link prediction with the shipped recipes: Lorentz scorers, their twins and their flat limit in both protocols.
 
     python -m benchmarks.kg [--data WN18RR,FB15k-237] [--models hybonet,mure,flat] [--seeds 0,1,2] [--runs runs]
-                            [--protocol paper|standard|both] [--epochs N]
+                            [--protocol paper|standard|both] [--epochs N] [--controls-seeds 0]
+                            [--controls-epochs 6,12,25,100]
 
 ``--data`` takes data sets that have a recipe at dimension 32, or names of recipes. A model is a scorer, ``hybonet_space``
 (the radius bounded as in the paper's equation) or ``flat`` (that at k = 1e6), with options after colons:
 ``hybonet:bound=space:k=10``. Models are trained as the recipe says (``paper``: selected by its metric, in the protocol of
 the published numbers) or selected by the standard protocol with training triples alone filtered from the negatives
-(``standard``); each is measured in both. A finished or interrupted run in the runs folder is used or resumed. With two seeds
-or more the paired differences to twin and flat limit are given, with 95 % t intervals, Holm-adjusted over the data sets.
+(``standard``); each is measured in both. The first model of the list has ``--seeds``, the others ``--controls-seeds`` if
+given, and of ``--controls-epochs`` the number with the best validation score of the first seed: every trial is in the file. A
+finished or interrupted run in the runs folder is used or resumed. With two common seeds or more the paired differences to
+twin and flat limit are given, with 95 % t intervals, Holm-adjusted over the data sets.
 Results go to benchmarks/results/kg_DATA.json. One thread. HYREL_DATA names the data folder.
 """
 
@@ -57,9 +60,24 @@ def train(recipe: str, name: str, protocol: str, options: argparse.Namespace) ->
     overrides: dict[str, Any] = {"model": model_options(name)}
     if protocol == "standard":
         overrides |= STANDARD
-    if options.epochs:
-        overrides["train"] = {"epochs": options.epochs}
-    return [run("kg", recipe=f"kg/{recipe}", seed=seed, runs=options.runs, **overrides) for seed in options.seeds]
+    control = name != options.models.split(",")[0]
+    seeds = options.controls_seeds if control and options.controls_seeds is not None else options.seeds
+
+    def one(seed: int, epochs: int | None) -> Result:
+        told = {**overrides, "train": {"epochs": epochs}} if epochs else overrides
+        return run("kg", recipe=f"kg/{recipe}", seed=seed, runs=options.runs, **told)
+
+    if not control or not options.controls_epochs:
+        return [one(seed, options.epochs) for seed in seeds]
+    trials = {epochs: one(seeds[0], epochs) for epochs in options.controls_epochs}
+    metric = "paper_mrr" if protocol == "paper" else "mrr"
+    scores = {epochs: result.metrics["valid"][metric] for epochs, result in trials.items()}
+    best = max(scores, key=lambda epochs: scores[epochs])
+    options.trials += [
+        {"model": name, "recipe": recipe, "protocol": protocol, "epochs": epochs, f"valid {metric}": score}
+        for epochs, score in scores.items()
+    ]
+    return [one(seed, best) for seed in seeds]
 
 
 def measured(title: str, results: list[Result], published: dict[str, float]) -> list[dict[str, Any]]:
@@ -89,13 +107,22 @@ def main() -> None:
     parser.add_argument("--data", default="WN18RR,FB15k-237")
     parser.add_argument("--models", default="hybonet,mure,flat")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--controls-seeds", type=parse_seeds)
+    parser.add_argument("--controls-epochs", type=parse_seeds, help="numbers by commas")
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--protocol", choices=("paper", "standard", "both"), default="paper")
     parser.add_argument("--epochs", type=int)
     options = parser.parse_args()
     command = f"python -m benchmarks.kg --data {options.data} --models {options.models} --seeds {options.seeds}"
+    command += (
+        "" if options.controls_seeds is None else f" --controls-seeds {','.join(map(str, options.controls_seeds))}"
+    )
+    command += (
+        "" if options.controls_epochs is None else f" --controls-epochs {','.join(map(str, options.controls_epochs))}"
+    )
     command += f" --protocol {options.protocol}" + (f" --epochs {options.epochs}" if options.epochs else "")
     options.seeds, models = parse_seeds(options.seeds), options.models.split(",")
+    options.trials = []
     protocols = ("paper", "standard") if options.protocol == "both" else (options.protocol,)
     tables: dict[str, list[dict[str, Any]]] = {}
     questions: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -111,18 +138,21 @@ def main() -> None:
                 title += ", standard protocol throughout" if protocol == "standard" else ""
                 theirs = published if name == config["model"]["scorer"] and protocol == "paper" else {}
                 rows += measured(title, results[name], theirs)
-                if len(options.seeds) < 2:
-                    continue
                 for other, metric in ((o, m) for o in opponents(name, models) for m in COMPARED):
-                    pair = [[r.metrics["test"][metric] for r in results[model]] for model in (name, other)]
+                    by_seed = [{r.values["seed"]: r.metrics["test"][metric] for r in results[m]} for m in (name, other)]
+                    common = [seed for seed in by_seed[0] if seed in by_seed[1]]
+                    if len(common) < 2:
+                        continue
+                    pair = [[values[seed] for seed in common] for values in by_seed]
                     rows.append(paired_row(f"{title}: {metric} less that of {other}", *pair))
                     questions.setdefault((name, other, metric, protocol), []).append(rows[-1])
     for asked in questions.values():
         holm(asked)
     for recipe, rows in tables.items():
+        trials = [trial for trial in options.trials if trial["recipe"] == recipe]
         for r in rows:
             print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
-        print(save(f"kg_{recipe.removesuffix('-32').replace('-', '_')}", command, rows, threads=1))
+        print(save(f"kg_{recipe.removesuffix('-32').replace('-', '_')}", command, rows, threads=1, trials=trials))
 
 
 if __name__ == "__main__":
