@@ -29,7 +29,7 @@ def learn_tokenizer(
     -------
     PreTrainedTokenizerFast, which writes a text as ``[CLS] text [SEP]``
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     raw = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -38,7 +38,8 @@ def learn_tokenizer(
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
+        # a mask stands for a word with the space before it, as tokens have theirs
+        special_tokens=[AddedToken(name, lstrip=name == "[MASK]", normalized=False, special=True) for name in SPECIAL],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -48,7 +49,8 @@ def learn_tokenizer(
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[(name, SPECIAL.index(name)) for name in ("[CLS]", "[SEP]")],
     )
-    names = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
+    names: dict[str, Any] = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
+    names["mask_token"] = AddedToken("[MASK]", lstrip=True, normalized=False, special=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, model_max_length=max_length, model_input_names=["input_ids", "attention_mask"], **names
     )

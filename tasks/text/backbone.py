@@ -19,7 +19,7 @@ from tasks.registry import did_you_mean
 
 from .config import BASELINES, ModelConfig
 
-__all__ = ["is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
+__all__ = ["check_fits", "is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
 
 _PACKAGED = "minilm"
 
@@ -157,3 +157,15 @@ def longest(backbone: Any) -> int | None:
     if limit is not None and padding is not None:
         limit -= padding + 1  # the first positions belong to padding (RoBERTa)
     return limit
+
+
+def check_fits(backbone: Any, name: str, *, max_length: int, largest: int) -> None:
+    """Refuse more tokens than a backbone has positions, and token ids (the largest is given) that it does not know."""
+    limit, known = longest(backbone), backbone.get_input_embeddings().weight.shape[0]
+    if limit is not None and max_length > limit:
+        raise UsageError(f"--max_length {max_length}: {name} has positions for {limit} tokens")
+    if largest >= known:
+        raise UsageError(
+            f"--model.name {name}: its tokenizer gives the id {largest} and the model knows {known} tokens; they do not "
+            "belong together"
+        )

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from deltas.storage import fingerprint
 from lorentz import Lorentz, LorentzPooling
-from tasks.errors import UsageError
 
 from .backbone import is_lorentz
 
-__all__ = ["EuclideanHead", "LorentzHead", "TextModel"]
+__all__ = ["EuclideanHead", "LorentzHead", "TextModel", "make_head"]
 
 
 class _Head(nn.Module):
@@ -59,15 +58,17 @@ class EuclideanHead(_Head):
 
 
 class LorentzHead(_Head):
-    """Normalisation, dropout of space coordinates, and multinomial logistic regression of points, or for a regression one
-    linear layer on their logarithm at the origin; of the flat twins what these become in flat space.
+    """Normalisation, dropout of space coordinates, and multinomial logistic regression of points.
+
+    A regression reads one linear layer on the logarithm at the origin instead. Of a flat twin it is what these become in flat
+    space.
 
     Parameters
     ----------
     backbone : of lorentz.hf, whose manifold and normalisation it takes
     outputs, dropout, mean, scale : as for :class:`EuclideanHead`
     classes : whether the outputs are logits of classes
-    """  # noqa: D205
+    """
 
     returns_points = False
 
@@ -94,6 +95,22 @@ class LorentzHead(_Head):
             x = self.geometry.space_of(self.manifold.logmap0(x))
         out: Tensor = self.classifier(x)
         return out
+
+
+def make_head(backbone: Any, label: Tensor, classes: int, *, dropout: float) -> nn.Module:
+    """Head of a backbone.
+
+    Parameters
+    ----------
+    label : of the training rows, whose mean and deviation a regression takes
+    classes : their number; 0 for a regression
+    """
+    options: dict[str, float] = {"dropout": dropout}
+    if not classes:
+        options |= {"mean": float(label.mean()), "scale": max(float(label.std(correction=0)), 1e-6)}
+    if is_lorentz(backbone):
+        return LorentzHead(backbone, classes or 1, classes=bool(classes), **options)
+    return EuclideanHead(backbone.config.hidden_size, classes or 1, **options)
 
 
 class TextModel(nn.Module):
@@ -156,9 +173,3 @@ def _same_backbone(model: Any, state: dict[str, Any], *_: Any) -> None:
     known = state.get("backbone_sha256")
     if known is not None and not torch.equal(known.cpu(), model.backbone_sha256.cpu()):
         raise RuntimeError("the backbone is not the one that it was trained with")
-
-
-def check_length(max_length: int, limit: int | None, name: str) -> None:
-    """Refuse more tokens than a backbone has positions."""
-    if limit is not None and max_length > limit:
-        raise UsageError(f"--max_length {max_length}: {name} has positions for {limit} tokens")

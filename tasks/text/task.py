@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deltas
+from deltas.base import methods_of
 from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-from .backbone import is_lorentz, load_backbone, load_tokenizer, longest
+from .backbone import check_fits, load_backbone, load_tokenizer
 from .config import BASELINES, METRICS, TextConfig
 from .metrics import scores
-from .model import EuclideanHead, LorentzHead, TextModel, check_length
+from .model import TextModel, make_head
 from .rows import evaluation_rows, training_rows
 from .tokens import Tokens, tokenize
 
@@ -59,9 +61,9 @@ class TextTask:
         data.warnings += [warning for warning in warnings if warning not in data.warnings]
         drawn = {"shots": "training rows a class", "max_train": "training rows", "max_eval": "rows evaluated"}
         for option, meaning in drawn.items():
-            count = getattr(self.config, option)
-            if count is not None and f"; {count} {meaning}" not in data.split:
-                data.split += f"; {count} {meaning}"
+            number = getattr(self.config, option)
+            if number is not None and f"; {number} {meaning}" not in data.split:
+                data.split += f"; {number} {meaning}"
         self._tokens, self._pooled, self._data = {}, {}, data.sha256
 
     def rows(self, data: Texts, split: str) -> np.ndarray:
@@ -88,38 +90,37 @@ class TextTask:
         """Load or draw the backbone, draw the head, and freeze what is not tuned."""
         self.prepare(data)
         spec = self._spec()  # what is misspelt is said before anything is loaded
-        label, classes = self.labels(data, "train"), len(data.labels)
         if config.model.name in BASELINES:
             from .baselines import BASELINE_MODELS
 
             return BASELINE_MODELS[config.model.name](data, self._rows, self.monitor)
         backbone = load_backbone(config.model)
-        check_length(config.max_length, longest(backbone), config.model.name)
-        known = backbone.get_input_embeddings().weight.shape[0]
-        if (largest := max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)) >= known:
-            raise UsageError(
-                f"--model.name {config.model.name}: its tokenizer gives the id {largest} and the model knows {known} tokens; "
-                "they do not belong together"
-            )
-        options: dict[str, float] = {"dropout": config.model.dropout}
-        if not classes:
-            options |= {"mean": float(label.mean()), "scale": max(float(label.std(correction=0)), 1e-6)}
-        head: nn.Module
-        if is_lorentz(backbone):
-            head = LorentzHead(backbone, classes or 1, classes=bool(classes), **options)
-        else:
-            head = EuclideanHead(backbone.config.hidden_size, classes or 1, **options)
+        largest = max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)
+        check_fits(backbone, config.model.name, max_length=config.max_length, largest=largest)
+        head = make_head(backbone, self.labels(data, "train"), len(data.labels), dropout=config.model.dropout)
         model = TextModel(backbone, head, pooling=config.model.pooling, frozen=config.tuning == "head")
         if config.tuning != "full":
             model.remember_backbone()
             model.backbone.requires_grad_(False)
         if spec is not None:
-            try:
-                deltas.attach(model.backbone, spec, name=DELTA)
-            except deltas.DeltaError as error:
-                raise UsageError(f"--delta {config.delta.name}: {error}") from None
+            self._attach(model, spec, data)
         self._model, self._pooled = model, {}
         return model
+
+    def _attach(self, model: TextModel, spec: deltas.Delta | deltas.Combination, data: Texts) -> None:
+        """Put the delta into the backbone, and choose by the first training batches what a sparse one keeps."""
+        places = count()
+
+        def loss() -> Tensor:
+            batch = self.train_batch(data, 0, next(places) % self.n_batches(data), self.config.seed)
+            return self.step(model, batch)[0]
+
+        try:
+            handle = deltas.attach(model.backbone, spec, name=DELTA)
+            if any(isinstance(m, deltas.SparseAdapter) and m.score == "snip" for m in methods_of(spec)):
+                deltas.prune(handle, loss)
+        except deltas.DeltaError as error:
+            raise UsageError(f"--delta {self.config.delta.name}: {error}") from None
 
     def _spec(self) -> deltas.Delta | deltas.Combination | None:
         config = self.config.delta

@@ -69,15 +69,18 @@ def test_the_vocabulary_writes_every_text_and_is_the_same_each_time(tmp_path: Pa
     tokenizer, again = (learn_tokenizer(text, vocabulary=320) for _ in range(2))
     assert tokenizer.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL)) == [0, 1, 2, 3, 4] and len(tokenizer) <= 320
-    ids = tokenizer("the naïve ☃ CAT")["input_ids"]
-    assert ids[0] == 1 and ids[-1] == 2 and tokenizer.unk_token_id not in ids
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "the naïve ☃ cat"
+    found = tokenizer("the naïve ☃ CAT")["input_ids"]
+    assert found[0] == 1 and found[-1] == 2 and tokenizer.unk_token_id not in found
+    assert tokenizer.decode(found, skip_special_tokens=True).strip() == "the naïve ☃ cat"
     assert tokenizer.tokenize("the cat") == ["Ġthe", "Ġcat"]  # merges were learned
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded("the cat")["input_ids"] == tokenizer("the cat")["input_ids"] and loaded.mask_token_id == 3
+    for made in (tokenizer, loaded):  # a mask takes the space before it with it
+        ids = made("the [MASK] cat", add_special_tokens=False)["input_ids"]
+        assert ids == made.convert_tokens_to_ids(["Ġthe", "[MASK]", "Ġcat"])
     cased = learn_tokenizer(text, vocabulary=320, lowercase=False)
-    assert cased("The")["input_ids"] != cased("the")["input_ids"] and tokenizer("The")["input_ids"] == [*ids[:2], 2]
+    assert cased("The")["input_ids"] != cased("the")["input_ids"] and tokenizer("The")["input_ids"] == [*found[:2], 2]
 
 
 def test_sequences_hold_the_text_as_one_stream() -> None:

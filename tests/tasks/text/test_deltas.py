@@ -89,14 +89,11 @@ def test_the_backbone_itself_is_not_moved(toy: Path, backbones: dict[str, str]) 
     assert task.frozen(model) == {f"backbone.{name}" for name in model.pretrained}
 
 
-@pytest.mark.parametrize("kind", ["bert", "lorentz"])
 @pytest.mark.parametrize("delta", deltas.DELTAS)
-def test_every_method_trains_and_is_read_back(
-    delta: str, kind: str, toy: Path, tmp_path: Path, backbones: dict[str, str]
-) -> None:
+def test_every_method_trains_and_is_read_back(delta: str, toy: Path, tmp_path: Path, backbones: dict[str, str]) -> None:
     train = {"batch_size": 16, "lr": 1e-2, "max_steps": 2, "eval_steps": 1}
-    result = start(toy, tmp_path / "runs", backbones[kind], delta=delta, train=train)
-    backbone = load_backbone(ModelConfig(name=backbones[kind]))
+    result = start(toy, tmp_path / "runs", backbones["bert"], delta=delta, train=train)
+    backbone = load_backbone(ModelConfig(name=backbones["bert"]))
     handle = deltas.load(backbone, result.folder / "delta")
     saved = load_file(result.folder / "model.safetensors")
     for name, value in backbone.state_dict().items():
