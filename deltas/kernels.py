@@ -12,34 +12,40 @@ __all__ = ["low_rank_linear"]
 
 
 class _LowRankLinear(torch.autograd.Function):
-    """``x W^T + b + (x A^T) C^T``, x stored once, products added in place: no tensor of the size of z or x but z and dx."""
+    """``x W^T + b + u C^T`` with ``u = x A^T``: x stored once, products added in place, nothing of the size of z but z.
+
+    u, which is small, is stored too; where the backward pass is differentiated itself it is computed anew.
+    """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, C: Tensor) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         flat = x.reshape(-1, x.shape[-1])
         z = F.linear(flat, weight, bias)
-        z.addmm_(flat @ A.T, C.T)
-        return z.view(*x.shape[:-1], z.shape[-1])
+        u = flat @ A.T
+        z.addmm_(u, C.T)
+        return z.view(*x.shape[:-1], z.shape[-1]), u
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         x, weight, bias, A, C = inputs
-        ctx.save_for_backward(x, weight, A, C)
+        ctx.save_for_backward(x, weight, A, C, output[1])
+        ctx.mark_non_differentiable(output[1])
         ctx.has_bias = bias is not None
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, C = ctx.saved_tensors
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, A, C, u = ctx.saved_tensors
         need = ctx.needs_input_grad
         flat, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+        again = torch.is_grad_enabled()
         low = g @ C if need[0] or need[3] else None
         dx = None
         if need[0]:
             assert low is not None
-            dx = torch.addmm(g @ weight, low, A) if torch.is_grad_enabled() else (g @ weight).addmm_(low, A)
+            dx = torch.addmm(g @ weight, low, A) if again else (g @ weight).addmm_(low, A)
             dx = dx.view(x.shape)
         dA = low.T @ flat if need[3] and low is not None else None
-        dC = g.T @ (flat @ A.T) if need[4] else None
+        dC = g.T @ (flat @ A.T if again else u) if need[4] else None
         dW = g.T @ flat if need[1] else None
         db = g.sum(0) if need[2] and ctx.has_bias else None
         return dx, dW, db, dA, dC
@@ -47,5 +53,5 @@ class _LowRankLinear(torch.autograd.Function):
 
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:
     """``x (W + s B A)^T + b`` of x (..., n), W (m, n), A (r, n), B (m, r), without making the sum of the weights."""
-    z: Tensor = _LowRankLinear.apply(x, weight, bias, A, B * scale)  # type: ignore[no-untyped-call]
-    return z
+    z, _ = _LowRankLinear.apply(x, weight, bias, A, B * scale)  # type: ignore[no-untyped-call]
+    return z  # type: ignore[no-any-return]
