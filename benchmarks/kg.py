@@ -56,12 +56,18 @@ def opponents(name: str, models: list[str]) -> list[str]:
     return [other for other in [TWINS[scorer], *flat] if other in models]
 
 
+def seeds_of(name: str, options: argparse.Namespace) -> list[int]:
+    """Seeds of a model: the first of the list has its own."""
+    own = name == options.models.split(",")[0] or options.controls_seeds is None
+    seeds: list[int] = options.seeds if own else options.controls_seeds
+    return seeds
+
+
 def train(recipe: str, name: str, protocol: str, options: argparse.Namespace) -> list[Result]:
     overrides: dict[str, Any] = {"model": model_options(name)}
     if protocol == "standard":
         overrides |= STANDARD
-    control = name != options.models.split(",")[0]
-    seeds = options.controls_seeds if control and options.controls_seeds is not None else options.seeds
+    control, seeds = name != options.models.split(",")[0], seeds_of(name, options)
 
     def one(seed: int, epochs: int | None) -> Result:
         told = {**overrides, "train": {"epochs": epochs}} if epochs else overrides
@@ -139,7 +145,10 @@ def main() -> None:
                 theirs = published if name == config["model"]["scorer"] and protocol == "paper" else {}
                 rows += measured(title, results[name], theirs)
                 for other, metric in ((o, m) for o in opponents(name, models) for m in COMPARED):
-                    by_seed = [{r.values["seed"]: r.metrics["test"][metric] for r in results[m]} for m in (name, other)]
+                    by_seed = [
+                        {s: r.metrics["test"][metric] for s, r in zip(seeds_of(m, options), results[m], strict=True)}
+                        for m in (name, other)
+                    ]
                     common = [seed for seed in by_seed[0] if seed in by_seed[1]]
                     if len(common) < 2:
                         continue
