@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .errors import DeltaError
 from .hosts import Place
 
 __all__ = ["ActivationPart"]
@@ -20,6 +21,8 @@ class ActivationPart(nn.Module):
 def insert(host: nn.Module, key: str, part: nn.Module, place: Place) -> None:
     """Put a part where the function is."""
     leaf = place.path.rpartition(".")[2]
+    if isinstance(getattr(host, leaf), ActivationPart):
+        raise DeltaError(f"another delta has taken the place of {place.path}: disable() or detach() it first")
     part.__dict__["base"] = getattr(host, leaf)
     _put(host, leaf, part)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from . import attention, joining, linear
 from .base import Combination, Delta, Site, methods_of
 from .errors import DeltaError, lookup
 from .handle import Handle, handles
@@ -15,6 +16,8 @@ from .hosts import Host, host_of
 __all__ = ["attach", "build_parts", "head_paths"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# Parts are children of junctions under the delta's name.
+_TAKEN = {*dir(linear.Junction(nn.Identity())), *dir(attention.Junction()), *dir(joining.Junction)}
 
 
 def attach(
@@ -52,8 +55,10 @@ def attach(
     >>> sum(p.numel() for p in handle.parameters())
     16
     """
-    if not _NAME.fullmatch(name) or hasattr(nn.Module, name):
+    if not _NAME.fullmatch(name):
         raise DeltaError(f"a name is made of letters, digits, - and _, got {name!r}")
+    if name in _TAKEN:
+        raise DeltaError(f"the name {name!r} is an attribute of modules: give the delta another name")
     known = handles(model)
     if name in known:
         raise DeltaError(f"this model has a delta {name!r}: detach it first, or give this one another name")
@@ -77,6 +82,7 @@ def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> lis
     """Paths of the heads; those that are named must exist."""
     if heads is None:
         return host.heads()
+    heads = [heads] if isinstance(heads, str) else list(dict.fromkeys(heads))
     modules = dict(model.named_modules())
     for path in heads:
         if path not in modules:

@@ -53,11 +53,21 @@ class Junction(nn.Module):
         super().__init__()
         self.active: list[AttentionPart] = []
         self.seen: Tensor | None = None
+        self.asked = False
 
     def look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the layer's input for the parts that read it: a forward pre-hook."""
         if self.active:
             self.seen = args[0] if args else kwargs["hidden_states"]
+
+    def confirm(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Refuse to go on where the layer did not ask for the tokens: a forward hook."""
+        if self.active and not self.asked:
+            raise DeltaError(
+                "an attention layer did not see the tokens of its delta: the model's attention implementation was changed "
+                "after attaching, here or through a configuration that two models share. Detach and attach the delta again"
+            )
+        self.asked = False
 
     def tokens(self, x: Tensor | None) -> Tokens:
         """Tokens of all parts."""
@@ -91,7 +101,7 @@ def attend(
         plain = inner(module, query, key, value, attention_mask, **options)
         return plain
     tokens = junction.tokens(junction.seen)
-    junction.seen = None
+    junction.seen, junction.asked = None, True
     pk, pv = _split(tokens.key, key), _split(tokens.value, key)
     if tokens.gate is not None:
         out, weights = inner(module, query, key, value, attention_mask, **options)
@@ -189,6 +199,7 @@ def insert(host: Any, key: str, part: nn.Module, place: Place) -> None:
             host.prefix = junction.tokens
         else:
             _see_parts(host.config, place.path)
+            junction.__dict__["guard"] = host.register_forward_hook(junction.confirm)
         host.add_module("deltas", junction)
     if part.reads_input and not _is_lorentz(host):
         part.__dict__["hook"] = host.register_forward_pre_hook(junction.look, with_kwargs=True)
@@ -205,6 +216,8 @@ def remove(host: Any, key: str) -> None:
         hook.remove()
     if not any(True for _ in junction.children()):
         del host._modules["deltas"]
+        if guard := junction.__dict__.pop("guard", None):
+            guard.remove()
         if _is_lorentz(host):
             host.__dict__.pop("prefix", None)
 

@@ -182,6 +182,12 @@ def _refuse_bypassed(host: Host, place: Place) -> None:
             f"{place.path} belongs to torch's nn.MultiheadAttention, which reads the weight and never calls the layer: a "
             "delta there would do nothing. Use an attention with linear layers of its own, or other roles"
         )
+    fast = torch.backends.mha.get_fastpath_enabled()
+    if isinstance(parent, nn.TransformerEncoderLayer) and fast:
+        raise DeltaError(
+            f"{place.path} belongs to torch's nn.TransformerEncoderLayer, which in evaluation reads the weights past their "
+            "layers: call torch.backends.mha.set_fastpath_enabled(False) first"
+        )
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ class Handle:
         self.model, self.spec, self.name, self.sites, self.heads = model, spec, name, sites, list(heads)
         self.active = False
         self.initial: dict[str, Tensor] = {}
-        self._frozen: dict[str, bool] = {}
-        self._attached = False
+        self._attached = self._gone = False
         self._base: dict[str, Tensor] | None = None  # weights as they were before a merge
         self._tuned: dict[str, Tensor] = {}  # values of trained parameters of the backbone while the delta is off
 
@@ -59,7 +58,7 @@ class Handle:
     def _key(self, site: Site) -> str:
         """Name of a site's part in its module: two methods of one delta may meet in one module."""
         index = [other for other in self.sites if other.module is site.module].index(site)
-        return self.name if not index else f"{self.name}-{index}"
+        return self.name if not index else f"{self.name}+{index}"  # no name has a plus
 
     def parts(self) -> dict[str, Tensor]:
         """Parameters and stored buffers that the delta brought, by ``path of the site : name``; shared ones once."""
@@ -68,7 +67,7 @@ class Handle:
         for site in self.sites:
             if site.part is None:
                 continue
-            key = self._key(site).removeprefix(self.name).lstrip("-")
+            key = self._key(site).removeprefix(self.name).lstrip("+")
             for own, tensor in site.part.state_dict(keep_vars=True).items():
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
@@ -114,11 +113,14 @@ class Handle:
         """Put the delta (back) in: the parts act, everything else is frozen. Bit for bit what was detached."""
         if self._attached:
             raise DeltaError(f"the delta {self.name!r} is attached already")
+        if self._gone:
+            raise DeltaError(f"the delta {self.name!r} was merged for good and is part of the weights")
         table = self.model.__dict__.setdefault("_delta_handles", {})
         if self.name in table:
             raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
         self._refuse_shared()
-        self._frozen = {path: p.requires_grad for path, p in self.model.named_parameters()}
+        if not table:  # the first delta: what was frozen before comes back with the last one
+            self.model.__dict__["_delta_flags"] = {path: p.requires_grad for path, p in self.model.named_parameters()}
         done: list[Site] = []
         try:
             for site in self.sites:
@@ -131,8 +133,8 @@ class Handle:
             attention.release(self.model)
             raise
         own = {**self.owned(), **self.head_parameters()}
-        if not self.initial:
-            self.initial = {path: p.detach().clone() for path, p in {**self.parts(), **own}.items()}
+        start = own if self.initial else {**self.parts(), **own}
+        self.initial |= {path: p.detach().clone() for path, p in start.items()}
         for path, value in self._tuned.items():
             own[path].copy_(value)
         self._tuned = {}
@@ -147,14 +149,24 @@ class Handle:
         self.initial.update({path: p.detach().clone() for path, p in self.parts().items()})
 
     def _refuse_shared(self) -> None:
-        mine = set(self.owned())
+        """Refuse what two deltas cannot have at once: a parameter that both train, a layer whose weight holds one of them."""
+        mine = {*self.owned(), *self.head_parameters()}
         for other in handles(self.model).values():
-            if other.active and (both := mine & set(other.owned())):
+            both = mine & {*other.owned(), *other.head_parameters()}
+            if other.active and both:
+                head = " Or pass heads=() to train no head." if both <= set(other.head_parameters()) else ""
                 raise DeltaError(
                     f"the delta {other.name!r} trains {sorted(both)[0]} too"
                     + (f" and {len(both) - 1} others" if len(both) > 1 else "")
-                    + f": call {other.name}.disable() or detach() first"
+                    + f": call its disable() or detach() first.{head}"
                 )
+            if other.merged and (path := self._meets(other)):
+                raise DeltaError(f"the delta {other.name!r} is merged into {path}: unmerge() it first")
+
+    def _meets(self, other: Handle) -> str | None:
+        """Path of a module where both act."""
+        mine = {id(site.module) for site in self.sites}
+        return next((site.path for site in other.sites if id(site.module) in mine), None)
 
     @torch.no_grad()
     def detach(self) -> None:
@@ -169,10 +181,19 @@ class Handle:
             if site.part is not None:
                 taps.remove(site, self._key(site))
         attention.release(self.model)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Note that the delta is out; with the last one the backbone is trained or frozen as it was before the first."""
         del self.model.__dict__["_delta_handles"][self.name]
-        for path, parameter in self.model.named_parameters():
-            if path in self._frozen:
-                parameter.requires_grad_(self._frozen[path])
+        if not handles(self.model):
+            flags = self.model.__dict__.pop("_delta_flags")
+            for path, parameter in self.model.named_parameters():
+                if path in flags:
+                    parameter.requires_grad_(flags[path])
+        else:
+            for parameter in {**self.owned(), **self.head_parameters()}.values():
+                parameter.requires_grad_(False)
         self._attached = self.active = False
 
     # off and on
@@ -237,9 +258,15 @@ class Handle:
             raise DeltaError(f"the delta {self.name!r} is merged already")
         if not self.active:
             raise DeltaError(f"the delta {self.name!r} is disabled: enable() it first")
+        for other in handles(self.model).values():
+            if other is not self and (path := self._meets(other)):
+                raise DeltaError(
+                    f"the delta {other.name!r} acts at {path} too: detach it before {self.name!r} is merged"
+                )
         base: dict[str, Tensor] = {}
         try:
-            for site in self.sites:
+            # What changes the input of a layer acts before all that is added to its weight, so it is folded in last.
+            for site in sorted(self.sites, key=lambda site: type(site.part).__dict__.get("before") is not None):
                 if site.part is not None:
                     self._fold(site, base)
         except DeltaError:
@@ -264,8 +291,16 @@ class Handle:
         for own, new in (("weight", weight), ("bias", site.method.merged_bias(site))):
             if new is not None:
                 parameter = site.module.get_parameter(own)
+                self._refuse_tied(site.path, own, parameter)
                 base.setdefault(f"{site.path}.{own}", parameter.detach().cpu().clone())
                 parameter.copy_(new)
+
+    def _refuse_tied(self, path: str, own: str, parameter: nn.Parameter) -> None:
+        users = [p for p, m in self.model.named_modules() if any(t is parameter for t in m._parameters.values())]
+        if others := [user for user in users if user != path]:
+            raise DeltaError(
+                f"{path}.{own} is the {own} of {others[0]} too, which merging would change: leave the delta beside it"
+            )
 
     def _restore(self, base: dict[str, Tensor]) -> None:
         for path, value in base.items():
@@ -277,8 +312,8 @@ class Handle:
             if site.part is not None:
                 taps.remove(site, self._key(site))
         attention.release(self.model)
-        del self.model.__dict__["_delta_handles"][self.name]
-        self._attached = self.active = False
+        self._leave()
+        self._gone = True
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -293,31 +328,45 @@ class Handle:
 
     # one vector
 
-    def _numbers(self) -> dict[str, Tensor]:
-        """What is trained without the heads: buffers of parts are no numbers of a vector."""
-        return {**{key: t for key, t in self.parts().items() if isinstance(t, nn.Parameter)}, **self.owned()}
+    def values(self) -> dict[str, Tensor]:
+        """What is stored: every tensor of the delta and the heads as it is trained, while it is off or merged too."""
+        own = {**self.owned(), **self.head_parameters()}
+        merged = {path: value for path, value in (self._base or {}).items() if path in own}
+        return {**self.parts(), **own, **self._tuned, **merged}
+
+    def _numbers(self) -> list[str]:
+        """Names of what is trained without the heads, by path and name: buffers of parts are no numbers of a vector."""
+        parts = [key for key, t in self.parts().items() if isinstance(t, nn.Parameter)]
+        return sorted([*parts, *self.owned()], key=_path_and_name)
 
     def flatten(self) -> Tensor:
         """The delta as one float32 vector: what every number differs from its initial value, heads left out.
 
         In the order of the sites' paths, then of the parameters' names, row by row.
         """
-        current = self._numbers()
-        rows = [(current[key].detach().float() - self.initial[key].float()).reshape(-1) for key in sorted(current)]
-        return torch.cat(rows) if rows else torch.empty(0)
+        values = self.values()
+        rows = [(values[k].detach().float() - self.initial[k].to(values[k].device).float()) for k in self._numbers()]
+        return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
 
     @torch.no_grad()
     def unflatten(self, vector: Tensor) -> None:
-        """Set the delta to its initial state plus a vector as :meth:`flatten` gives it."""
-        current = self._numbers()
-        total = sum(t.numel() for t in current.values())
+        """Set the delta to its initial state plus a vector as :meth:`flatten` gives it.
+
+        Raises
+        ------
+        DeltaError : another number of entries, or a delta that is off or merged.
+        """
+        if not self.active or self.merged:
+            raise DeltaError(f"the delta {self.name!r} is off or merged: attach(), enable() or unmerge() it first")
+        current = {**self.parts(), **self.owned()}
+        total = sum(current[key].numel() for key in self._numbers())
         if vector.shape != (total,):
             raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
         start = 0
-        for key in sorted(current):
+        for key in self._numbers():
             tensor = current[key]
-            piece = vector[start : start + tensor.numel()].view_as(tensor)
-            tensor.copy_(self.initial[key].float() + piece.to(device=tensor.device, dtype=torch.float32))
+            piece = vector[start : start + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
+            tensor.copy_(self.initial[key].to(tensor.device).float() + piece)
             start += tensor.numel()
 
     def save(self, folder: Any) -> None:
@@ -325,6 +374,10 @@ class Handle:
         from .storage import save
 
         save(self, folder)
+
+
+def _path_and_name(key: str) -> tuple[str, ...]:
+    return tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2]
 
 
 class _Off:

@@ -63,9 +63,7 @@ def save(handle: Handle, folder: str | Path) -> None:
     handle : of the delta
     folder : is made; holds ``delta.safetensors`` and ``delta.json``
     """
-    tensors = {**handle.parts(), **handle.owned(), **handle.head_parameters()}
-    if not handle.active:  # the values of owned parameters are put by while a delta is off
-        tensors |= handle._tuned
+    tensors = handle.values()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
@@ -182,6 +180,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     wanted = {"schema", "methods", "name", "heads", "backbone_sha256", "geometry"}
     if not isinstance(document, dict) or not wanted <= set(document):
         raise DeltaError(f"{folder / 'delta.json'} was not written by hyrel: it lacks {sorted(wanted - set(document))}")
+    if type(document["schema"]) is not int or not isinstance(document["name"], str):
+        raise DeltaError(f"{folder / 'delta.json'} was not written by hyrel: its schema and name are of another type")
     if document["schema"] > SCHEMA:
         raise DeltaError(
             f"{folder} has schema {document['schema']}, this version of hyrel reads up to {SCHEMA}: update hyrel"

@@ -77,6 +77,7 @@ class LLaMAAdapter(Delta):
     Zhang et al., "LLaMA-Adapter", ICLR 2024, equations 2 to 5.
     """
 
+    size = "length"
     length: int = 10
     depth: int | None = None
     init_std: float = 1.0

@@ -41,6 +41,7 @@ class LoKr(Delta):
     section 3.2.
     """
 
+    size = "rank"
     rank: int = 8
     alpha: float | None = None
     factor: int = -1
