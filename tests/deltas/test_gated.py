@@ -213,6 +213,6 @@ def test_what_does_not_fit() -> None:
         deltas.LLaMAAdapter(depth=1, layers=(0,))
     model, inputs = build("bert"), batch("bert")
     deltas.attach(model, deltas.LLaMAAdapter(length=N), name="one")
-    deltas.attach(model, deltas.PrefixTuning(length=N), name="two")
+    deltas.attach(model, deltas.PrefixTuning(length=N), name="two", heads=())
     with pytest.raises(deltas.DeltaError, match="disable one of the deltas"):
         model(**inputs)
