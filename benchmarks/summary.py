@@ -43,7 +43,7 @@ class Family:
 FAMILIES = (
     Family(
         "Knowledge graphs",
-        r"kg_(?!speed|tune)\w+",
+        r"kg_(?!speed|tune|rapidity)\w+",
         r"(?P<data>[^,\s]+)(?:, (?P<model>\w+), dimension \d+(?P<how>[^:]*): test (?P<metric>(?:paper_)?(?:mrr|hits@10))"
         r"| test (?P<metric2>(?:paper_)?(?:mrr|hits@10)), (?P<model2>HyboNet|MuRE, its Euclidean twin)(?P<how2>.*), "
         r"dimension \d+)",
