@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -46,7 +46,6 @@ class Plan:
     total: int
     exact: bool
     model: str
-    _names: tuple[str, ...] = field(repr=False, default=())
 
     def __str__(self) -> str:
         return self.tree(color=False)
