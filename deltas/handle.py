@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from . import attention, taps
 from .base import Combination, Delta, Site
 from .errors import DeltaError
+from .vector import applied, flatten, unflatten
 
 __all__ = ["Handle", "handles"]
 
@@ -334,21 +336,13 @@ class Handle:
         merged = {path: value for path, value in (self._base or {}).items() if path in own}
         return {**self.parts(), **own, **self._tuned, **merged}
 
-    def _numbers(self) -> list[str]:
-        """Names of what is trained without the heads, by path and name: buffers of parts are no numbers of a vector."""
-        parts = [key for key, t in self.parts().items() if isinstance(t, nn.Parameter)]
-        return sorted([*parts, *self.owned()], key=_path_and_name)
-
     def flatten(self) -> Tensor:
         """The delta as one float32 vector: what every number differs from its initial value, heads left out.
 
         In the order of the sites' paths, then of the parameters' names, row by row.
         """
-        values = self.values()
-        rows = [(values[k].detach().float() - self.initial[k].to(values[k].device).float()) for k in self._numbers()]
-        return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
+        return flatten(self)
 
-    @torch.no_grad()
     def unflatten(self, vector: Tensor) -> None:
         """Set the delta to its initial state plus a vector as :meth:`flatten` gives it.
 
@@ -356,28 +350,24 @@ class Handle:
         ------
         DeltaError : another number of entries, or a delta that is off or merged.
         """
-        if not self.active or self.merged:
-            raise DeltaError(f"the delta {self.name!r} is off or merged: attach(), enable() or unmerge() it first")
-        current = {**self.parts(), **self.owned()}
-        total = sum(current[key].numel() for key in self._numbers())
-        if vector.shape != (total,):
-            raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
-        start = 0
-        for key in self._numbers():
-            tensor = current[key]
-            piece = vector[start : start + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
-            tensor.copy_(self.initial[key].to(tensor.device).float() + piece)
-            start += tensor.numel()
+        unflatten(self, vector)
+
+    def applied(self, vector: Tensor) -> AbstractContextManager[None]:
+        """``with handle.applied(vector):`` the delta is its initial state plus a vector, to which gradients flow.
+
+        The delta's own parameters stay as they are.
+
+        Raises
+        ------
+        DeltaError : as for :meth:`unflatten`.
+        """
+        return applied(self, vector)
 
     def save(self, folder: Any) -> None:
         """Store the delta and the heads; see :func:`deltas.save`."""
         from .storage import save
 
         save(self, folder)
-
-
-def _path_and_name(key: str) -> tuple[str, ...]:
-    return tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2]
 
 
 class _Off:

@@ -1,0 +1,83 @@
+"""Spaces in files: ``subspace.safetensors`` and ``subspace.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..errors import DeltaError
+from ..storage import replace
+from .codec import Codec
+from .subspace import IntrinsicSubspace
+
+__all__ = ["load", "save"]
+
+SCHEMA = 1
+_FIELDS = ("dim", "reconstruction", "interpolation", "squared", "seed")
+
+
+def save(space: IntrinsicSubspace, folder: str | Path) -> None:
+    """Store a space; each file is written under another name and renamed."""
+    space.codec(next(iter(space.methods), ""))  # refuses a space without methods
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in space.codecs.state_dict().items()}
+    methods = []
+    for name in space.methods:
+        codec = space.codec(name)
+        own = {"name": name, "size": codec.size, "projector": codec.kind, "encoder": codec.into is not None}
+        methods.append({**own, "options": codec.projector.config(), **_seed(codec)})
+    document = {"schema": SCHEMA, **{field: getattr(space, field) for field in _FIELDS}, "methods": methods}
+    replace(folder / "subspace.safetensors", lambda path: save_file(tensors, path))
+    text = json.dumps(document, indent=1)
+    replace(folder / "subspace.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _seed(codec: Codec) -> dict[str, Any]:
+    return {} if codec.into is None else {"encoder_options": codec.into.config()}
+
+
+def load(folder: str | Path) -> IntrinsicSubspace:
+    """A stored space."""
+    folder = Path(folder)
+    try:
+        document = json.loads((folder / "subspace.json").read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise DeltaError(f"{folder}: schema {document['schema']} of a subspace, this version reads {SCHEMA}")
+        tensors = load_file(folder / "subspace.safetensors")
+        space = IntrinsicSubspace(
+            projector={own["name"]: own["projector"] for own in document["methods"]},
+            options={own["name"]: own["options"] for own in document["methods"]},
+            **{field: document[field] for field in _FIELDS},
+        )
+        generator = torch.Generator().manual_seed(0)
+        codecs = nn.ModuleDict()
+        for own in document["methods"]:
+            codec = Codec(
+                own["size"],
+                space.dim,
+                projector=own["projector"],
+                generator=generator,
+                encoder=own["encoder"],
+                options=own["options"],
+            )
+            if codec.into is not None and "seed" in own["encoder_options"]:
+                codec.into.seed = own["encoder_options"]["seed"]
+            codecs[own["name"]] = codec
+        codecs.load_state_dict(tensors)
+    except FileNotFoundError as error:
+        raise DeltaError(f"{folder} holds no subspace: {error.filename} is not there") from None
+    except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
+        raise DeltaError(f"{folder} holds a broken subspace: {error}") from None
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise DeltaError(
+            f"{folder} holds no subspace that fits together: {' '.join(str(error).split())[:300]}"
+        ) from None
+    space.codecs = codecs
+    return space

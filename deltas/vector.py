@@ -1,0 +1,81 @@
+"""The numbers of a delta as one vector, counted from its start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .errors import DeltaError
+
+if TYPE_CHECKING:
+    from .handle import Handle
+
+__all__ = ["applied", "flatten", "numbers", "unflatten"]
+
+
+def _path_and_name(key: str) -> tuple[str, ...]:
+    return tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2]
+
+
+def numbers(handle: Handle) -> list[str]:
+    """Names of what is trained without the heads, by path and name: buffers of parts are no numbers of a vector."""
+    parts = [key for key, t in handle.parts().items() if isinstance(t, nn.Parameter)]
+    return sorted([*parts, *handle.owned()], key=_path_and_name)
+
+
+def flatten(handle: Handle) -> Tensor:
+    """What every number differs from its initial value, in float32."""
+    values, names = handle.values(), numbers(handle)
+    rows = [(values[k].detach().float() - handle.initial[k].to(values[k].device).float()) for k in names]
+    return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
+
+
+def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Every parameter of a delta with the value that a vector gives it."""
+    if not handle.active or handle.merged:
+        raise DeltaError(f"the delta {handle.name!r} is off or merged: attach(), enable() or unmerge() it first")
+    current = {**handle.parts(), **handle.owned()}
+    names = numbers(handle)
+    total = sum(current[key].numel() for key in names)
+    if vector.shape != (total,):
+        raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
+    start = 0
+    for key in names:
+        tensor = current[key]
+        assert isinstance(tensor, nn.Parameter)
+        piece = vector[start : start + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
+        yield tensor, handle.initial[key].to(tensor.device).float() + piece
+        start += tensor.numel()
+
+
+@torch.no_grad()
+def unflatten(handle: Handle, vector: Tensor) -> None:
+    """Set a delta to its initial state plus a vector."""
+    for parameter, value in _pieces(handle, vector):
+        parameter.copy_(value)
+
+
+@contextmanager
+def applied(handle: Handle, vector: Tensor) -> Iterator[None]:
+    """Let a delta be its initial state plus a vector inside a ``with`` block, so that gradients reach the vector.
+
+    The parameters themselves stay as they are. Inside the block the model computes with ordinary tensors in their place.
+    """
+    new = {id(parameter): value.to(parameter.dtype) for parameter, value in _pieces(handle, vector)}
+    places = [
+        (module._parameters, name, parameter)
+        for module in handle.model.modules()
+        for name, parameter in module._parameters.items()
+        if id(parameter) in new
+    ]
+    try:
+        for table, name, parameter in places:
+            table[name] = new[id(parameter)]  # type: ignore[assignment]
+        yield
+    finally:
+        for table, name, parameter in places:
+            table[name] = parameter
