@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import attention, taps
 from .base import Combination, Delta, Site
 from .errors import DeltaError
-from .vector import applied, flatten, unflatten
+from .vector import applied, begin, flatten, start_of, unflatten
 
 __all__ = ["Handle", "handles"]
 
@@ -351,6 +351,19 @@ class Handle:
         DeltaError : another number of entries, or a delta that is off or merged.
         """
         unflatten(self, vector)
+
+    def start(self) -> Tensor:
+        """Initial values of what :meth:`flatten` gives, in its order."""
+        return start_of(self)
+
+    def begin(self, start: Tensor) -> None:
+        """Set the delta to initial values of another delta with equal options, as its :meth:`start` gives them.
+
+        Raises
+        ------
+        DeltaError : as for :meth:`unflatten`; or the delta trains parameters of the backbone, which begin where they are.
+        """
+        begin(self, start)
 
     def applied(self, vector: Tensor) -> AbstractContextManager[None]:
         """``with handle.applied(vector):`` the delta is its initial state plus a vector, to which gradients flow.

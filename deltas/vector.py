@@ -14,7 +14,7 @@ from .errors import DeltaError
 if TYPE_CHECKING:
     from .handle import Handle
 
-__all__ = ["applied", "flatten", "numbers", "unflatten"]
+__all__ = ["applied", "begin", "flatten", "numbers", "start_of", "unflatten"]
 
 
 def _path_and_name(key: str) -> tuple[str, ...]:
@@ -34,8 +34,8 @@ def flatten(handle: Handle) -> Tensor:
     return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
 
 
-def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Every parameter of a delta with the value that a vector gives it."""
+def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tensor, Tensor]]:
+    """Every parameter of a delta, its piece of a vector, and its initial value."""
     if not handle.active or handle.merged:
         raise DeltaError(f"the delta {handle.name!r} is off or merged: attach(), enable() or unmerge() it first")
     current = {**handle.parts(), **handle.owned()}
@@ -43,20 +43,42 @@ def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tens
     total = sum(current[key].numel() for key in names)
     if vector.shape != (total,):
         raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
-    start = 0
+    place = 0
     for key in names:
         tensor = current[key]
         assert isinstance(tensor, nn.Parameter)
-        piece = vector[start : start + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
-        yield tensor, handle.initial[key].to(tensor.device).float() + piece
-        start += tensor.numel()
+        piece = vector[place : place + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
+        yield tensor, piece, handle.initial[key].to(tensor.device).float()
+        place += tensor.numel()
 
 
 @torch.no_grad()
 def unflatten(handle: Handle, vector: Tensor) -> None:
     """Set a delta to its initial state plus a vector."""
-    for parameter, value in _pieces(handle, vector):
-        parameter.copy_(value)
+    for parameter, piece, initial in _pieces(handle, vector):
+        parameter.copy_(initial + piece)
+
+
+def start_of(handle: Handle) -> Tensor:
+    """Initial values of the numbers that :func:`flatten` counts from, as one vector."""
+    rows = [handle.initial[key].detach().float().reshape(-1) for key in numbers(handle)]
+    return torch.cat(rows) if rows else torch.empty(0)
+
+
+@torch.no_grad()
+def begin(handle: Handle, start: Tensor) -> None:
+    """Set a delta to other initial values than were drawn for it, and count from these.
+
+    Raises
+    ------
+    DeltaError : another number of entries, a delta that is off or merged, or one that trains parameters of the backbone,
+        which begins where the backbone is.
+    """
+    if handle.owned():
+        raise DeltaError(f"the delta {handle.name!r} trains parameters of the backbone, and begins where these are")
+    for parameter, piece, _ in _pieces(handle, start):
+        parameter.copy_(piece)
+    handle.restart()
 
 
 @contextmanager
@@ -65,7 +87,7 @@ def applied(handle: Handle, vector: Tensor) -> Iterator[None]:
 
     The parameters themselves stay as they are. Inside the block the model computes with ordinary tensors in their place.
     """
-    new = {id(parameter): value.to(parameter.dtype) for parameter, value in _pieces(handle, vector)}
+    new = {id(p): (initial + piece).to(p.dtype) for p, piece, initial in _pieces(handle, vector)}
     places = [
         (module._parameters, name, parameter)
         for module in handle.model.modules()

@@ -28,12 +28,14 @@ class Codec(nn.Module):
     dim : of the intrinsic space
     projector : kind of P, see :data:`deltas.subspace.PROJECTORS`
     scale : s, the length of a usual solution, above 0
+    start : initial values of the delta, from which solutions are counted; None where they are not kept
     encoder : whether there is one; without it :meth:`encode` is the least squares solution of P I = theta / s
     generator : of the first values
     options : of the projector
     """
 
     scale: Tensor
+    start: Tensor | None
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Codec(nn.Module):
         projector: str,
         generator: torch.Generator,
         scale: float = 1.0,
+        start: Tensor | None = None,
         encoder: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -51,6 +54,9 @@ class Codec(nn.Module):
             raise DeltaError(f"the scale of a method is above 0, got {scale:g}: are all its solutions zero?")
         self.kind, self.size = projector, size
         self.register_buffer("scale", torch.tensor(float(scale)))
+        if start is not None and start.shape != (size,):
+            raise DeltaError(f"the start of a delta of {size} numbers has as many, got shape {tuple(start.shape)}")
+        self.register_buffer("start", None if start is None else start.detach().float().cpu())
         self.projector = make_projector(projector, dim, size, generator=generator, **(options or {}))
         self.into: Projector | None = None
         if encoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,9 @@ from .subspace import IntrinsicSubspace, Solutions, checked
 __all__ = ["full_space", "pca_subspace", "random_subspace", "shuffled"]
 
 
-def random_subspace(solutions: Solutions, dim: int, *, seed: int = 0) -> IntrinsicSubspace:
+def random_subspace(
+    solutions: Solutions, dim: int, *, seed: int = 0, starts: Mapping[str, Tensor] | None = None
+) -> IntrinsicSubspace:
     """Space of random directions, orthonormal for each method and not trained.
 
     Coordinates of different methods have nothing to do with each other, so a transfer through it does as well as chance.
@@ -21,9 +25,10 @@ def random_subspace(solutions: Solutions, dim: int, *, seed: int = 0) -> Intrins
     Parameters
     ----------
     solutions : give methods, sizes and scales, and nothing else
+    starts : as for :meth:`IntrinsicSubspace.prepare`
     dim : at most the smallest size
     """
-    space = IntrinsicSubspace(dim, seed=seed).prepare(solutions, encoders=False)
+    space = IntrinsicSubspace(dim, seed=seed).prepare(solutions, starts=starts, encoders=False)
     for name, size in space.sizes.items():
         if dim > size:
             raise DeltaError(f"{name} has {size} numbers, too few for {dim} directions")
@@ -32,7 +37,7 @@ def random_subspace(solutions: Solutions, dim: int, *, seed: int = 0) -> Intrins
     return space
 
 
-def pca_subspace(solutions: Solutions, dim: int) -> IntrinsicSubspace:
+def pca_subspace(solutions: Solutions, dim: int, *, starts: Mapping[str, Tensor] | None = None) -> IntrinsicSubspace:
     """Space of the principal components of the joint solutions; no training.
 
     The solutions of a task, each divided by its method's usual length, are one long row. The first `dim` right singular
@@ -46,7 +51,7 @@ def pca_subspace(solutions: Solutions, dim: int) -> IntrinsicSubspace:
     rows = checked(solutions)
     names = list(next(iter(rows.values())))
     dim = min(dim, len(rows))
-    space = IntrinsicSubspace(dim).prepare(rows, encoders=False)
+    space = IntrinsicSubspace(dim).prepare(rows, starts=starts, encoders=False)
     scaled = [torch.cat([row[name] / space.codec(name).scale for name in names]) for row in rows.values()]
     table = torch.stack(scaled).double()
     _, values, directions = torch.linalg.svd(table, full_matrices=False)

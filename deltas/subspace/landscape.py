@@ -122,7 +122,8 @@ class Landscape:
         """95 % bootstrap interval of :meth:`share` over the examples, the same in every place."""
         generator, count = np.random.default_rng(seed), next(iter(self.cases.values())).shape[-1]
         found = [
-            self.share(best, keep=keep, chance=chance, rows=generator.integers(count, size=count)) for _ in range(draws)
+            self.share(best, keep=keep, chance=chance, rows=np.array(generator.integers(count, size=count)))
+            for _ in range(draws)
         ]
         low, high = np.quantile(found, [0.025, 0.975])
         return float(low), float(high)

@@ -64,6 +64,7 @@ def load(folder: str | Path) -> IntrinsicSubspace:
                 space.dim,
                 projector=own["projector"],
                 generator=generator,
+                start=torch.zeros(own["size"]) if f"{own['name']}.start" in tensors else None,
                 encoder=own["encoder"],
                 options=own["options"],
             )

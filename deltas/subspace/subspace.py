@@ -108,8 +108,17 @@ class IntrinsicSubspace(nn.Module):
         found: Codec = lookup(dict(self.codecs.items()), method, kind="method of this space")  # type: ignore[assignment]
         return found
 
-    def prepare(self, solutions: Solutions, *, encoders: bool = True) -> IntrinsicSubspace:
+    def prepare(
+        self, solutions: Solutions, *, starts: Mapping[str, Tensor] | None = None, encoders: bool = True
+    ) -> IntrinsicSubspace:
         """Take the solutions and draw encoders and projectors for their methods; :meth:`approximate` does it first.
+
+        Parameters
+        ----------
+        solutions : by task and method
+        starts : by method, ``Handle.start()`` of its deltas: all solutions are counted from one start, which a delta must
+            have to be set to a point. Kept with the space; :meth:`begin` and :meth:`transfer` set it
+        encoders : whether solutions are encoded by trained encoders
 
         Raises
         ------
@@ -130,6 +139,7 @@ class IntrinsicSubspace(nn.Module):
                 self.dim,
                 projector=self.kind if isinstance(self.kind, str) else lookup(self.kind, name, kind="method"),
                 scale=scale,
+                start=(starts or {}).get(name),
                 encoder=encoders,
                 generator=generator,
                 options=self.options.get(name),
@@ -204,6 +214,7 @@ class IntrinsicSubspace(nn.Module):
         solutions: Solutions,
         data: Objective | None = None,
         *,
+        starts: Mapping[str, Tensor] | None = None,
         steps: int = 1000,
         lr: float = 1e-2,
         callback: Callable[[int, dict[str, float]], None] | None = None,
@@ -212,7 +223,7 @@ class IntrinsicSubspace(nn.Module):
 
         Parameters
         ----------
-        solutions : by task and method
+        solutions, starts : as for :meth:`prepare`
         data : loss of the tasks at given deltas; None takes reconstruction alone
         steps : of Adam, the tasks in turn, with a rate that falls to zero
         lr : first learning rate
@@ -222,7 +233,7 @@ class IntrinsicSubspace(nn.Module):
         -------
         The space itself.
         """
-        self.prepare(solutions)
+        self.prepare(solutions, starts=starts)
         self.use(data)
         optimizer = torch.optim.Adam(self.param_groups(lr))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
@@ -279,6 +290,12 @@ class IntrinsicSubspace(nn.Module):
                 callback(step, float(loss.detach()))
         return point.detach()
 
+    def begin(self, handle: Handle, *, method: str | None = None) -> None:
+        """Set a delta to the start from which this space's solutions are counted, where that is kept."""
+        start = self.codec(handle.spec.name if method is None else method).start
+        if start is not None:
+            handle.begin(start)
+
     @torch.no_grad()
     def transfer(self, point: Tensor, to: Handle, *, method: str | None = None) -> Tensor:
         """Set a delta to the solution of a point, without training.
@@ -293,6 +310,7 @@ class IntrinsicSubspace(nn.Module):
         -------
         The numbers that it was set to, as they differ from its start.
         """
+        self.begin(to, method=method)
         vector = self.decode(to.spec.name if method is None else method, point)
         to.unflatten(vector)
         return vector

@@ -9,11 +9,12 @@ from tasks.config import TrainConfig, require, require_seed
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-__all__ = ["BASELINES", "METRICS", "DeltaConfig", "ModelConfig", "TextConfig"]
+__all__ = ["BASELINES", "METRICS", "DeltaConfig", "ModelConfig", "SubspaceConfig", "TextConfig"]
 
 BASELINES = ("majority", "tfidf")
 POOLINGS = ("mean", "first")
 TUNINGS = ("full", "head", "delta")
+HEADS = ("trained", "words", "means")
 METRICS = {"classification": ("accuracy", "f1", "mcc"), "regression": ("pearson", "spearman")}
 
 
@@ -32,18 +33,24 @@ class ModelConfig:
     pooling
         of the last hidden states: mean of the tokens (centroid of Lorentz points), or the first
     dropout
-        share of the pooled coordinates left out in training
+        share of the pooled coordinates left out in training, by a trained head
+    head
+        trained; or frozen label vectors: words, what the backbone makes of the names of the classes, or means, of the
+        training texts of each class
     """
 
     name: str = "minilm"
     random: bool = False
     pooling: str = "mean"
     dropout: float = 0.1
+    head: str = "trained"
 
     def __post_init__(self) -> None:
         require("--model.dropout", self.dropout, at_least=0, at_most=0.99)
         if self.pooling not in POOLINGS:
             raise UsageError(f"unknown pooling {self.pooling!r}. {did_you_mean(self.pooling, POOLINGS)}")
+        if self.head not in HEADS:
+            raise UsageError(f"unknown head {self.head!r}. {did_you_mean(self.head, HEADS)}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,22 @@ class DeltaConfig:
     def __post_init__(self) -> None:
         if self.options and self.name is None:
             raise UsageError(f"--delta.{next(iter(self.options))} is given and no --delta to which it belongs")
+
+
+@dataclass(frozen=True)
+class SubspaceConfig:
+    """A subspace of deltas (`hyrel run subspace`), of which a point is trained and nothing else.
+
+    Parameters
+    ----------
+    folder
+        of the stored subspace; null for none
+    method
+        name of the delta in it; null for that of --delta
+    """
+
+    folder: str | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +122,7 @@ class TextConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     tuning: str | None = None
     delta: DeltaConfig = field(default_factory=DeltaConfig)
+    subspace: SubspaceConfig = field(default_factory=SubspaceConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             epochs=3, batch_size=32, lr=5e-5, optimizer="adamw", weight_decay=0.01, schedule="linear", eval_every=1
@@ -129,6 +153,13 @@ class TextConfig:
             raise UsageError(f"--tuning {self.tuning} with {given}; a delta is named by --delta LoRA, without --tuning")
         if self.model.name in BASELINES and (self.tuning != "full" or self.model.random):
             raise UsageError(f"--model {self.model.name} is a baseline without a backbone to tune or to draw at random")
+        if self.subspace.folder is not None and (self.delta.name is None or self.model.head == "trained"):
+            raise UsageError(
+                "--subspace trains a point and nothing else: it takes --delta NAME and a head that is not trained, "
+                "--model.head words or means"
+            )
+        if self.tuning == "head" and self.model.head != "trained":
+            raise UsageError(f"--tuning head trains the head, and --model.head {self.model.head} is frozen")
         known = [name for names in METRICS.values() for name in names]
         if self.monitor is not None and self.monitor not in known:
             raise UsageError(f"unknown metric {self.monitor!r} to --monitor. {did_you_mean(self.monitor, known)}")

@@ -19,6 +19,7 @@ from tasks.registry import did_you_mean
 
 from .backbone import check_fits, load_backbone, load_tokenizer
 from .config import BASELINES, METRICS, TextConfig
+from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
 from .rows import evaluation_rows, training_rows
@@ -97,15 +98,28 @@ class TextTask:
         backbone = load_backbone(config.model)
         largest = max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)
         check_fits(backbone, config.model.name, max_length=config.max_length, largest=largest)
-        head = make_head(backbone, self.labels(data, "train"), len(data.labels), dropout=config.model.dropout)
+        head = self._head(backbone, data)
         model = TextModel(backbone, head, pooling=config.model.pooling, frozen=config.tuning == "head")
         if config.tuning != "full":
             model.remember_backbone()
             model.backbone.requires_grad_(False)
         if spec is not None:
             self._attach(model, spec, data)
+        if config.subspace.folder is not None:
+            from .intrinsic import PointModel
+
+            handle = deltas.handles(backbone)[DELTA]
+            model = PointModel(backbone, head, handle, config.subspace, pooling=config.model.pooling)
         self._model, self._pooled = model, {}
         return model
+
+    def _head(self, backbone: Any, data: Texts) -> nn.Module:
+        """Head to train, or frozen label vectors."""
+        kind, label = self.config.model.head, self.labels(data, "train")
+        if kind == "trained":
+            return make_head(backbone, label, len(data.labels), dropout=self.config.model.dropout)
+        reader = TextModel(backbone, nn.Identity(), pooling=self.config.model.pooling)
+        return label_head(kind, reader, data, self.tokens(data, "train"), label, load_tokenizer(self.config.model.name))
 
     def _attach(self, model: TextModel, spec: deltas.Delta | deltas.Combination, data: Texts) -> None:
         """Put the delta into the backbone, and choose by the first training batches what a sparse one keeps."""
@@ -135,7 +149,8 @@ class TextTask:
             return frozenset()
         backbone = model.backbone
         trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
-        return frozenset(f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state"))
+        kept = {f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state")}
+        return frozenset(kept | {name for name in model.state_dict() if name.startswith("codec.")})
 
     @property
     def exports(self) -> str | None:
@@ -144,8 +159,16 @@ class TextTask:
 
     def export(self, model: nn.Module, data: Texts, folder: Path) -> None:
         """Fill the folder with the delta, for ``deltas.load`` on a backbone without a pooling layer."""
+        from .intrinsic import PointModel, write_point, write_solution
+
         assert isinstance(model, TextModel)
+        if isinstance(model, PointModel):
+            model.settle()
         deltas.handles(model.backbone)[DELTA].save(folder)
+        if isinstance(model, PointModel):
+            write_point(model, folder)
+        elif self.config.model.head != "trained":
+            write_solution(deltas.handles(model.backbone)[DELTA], folder)
 
     def pooled(self, model: TextModel, data: Texts, split: str) -> Tensor:
         """Pooled states of a frozen backbone, computed once: (N, d)."""

@@ -239,6 +239,24 @@ def test_passes_of_one_batch_share_what_lies_below_the_deltas() -> None:
     assert "forward" not in bert.embeddings.__dict__
 
 
+def test_a_space_carries_the_start_of_its_deltas(tmp_path: Path) -> None:
+    solved, fresh = backbone("bert"), backbone("bert")
+    torch.manual_seed(1)
+    one = deltas.attach(solved, Adapter(bottleneck=4), heads=())
+    nudge(one)
+    torch.manual_seed(2)
+    other = deltas.attach(fresh, Adapter(bottleneck=4), heads=())
+    assert not torch.equal(one.start(), other.start())
+    rows = {"a": {"Adapter": one.flatten()}, "b": {"Adapter": torch.randn(one.flatten().numel())}}
+    pca_subspace(rows, 2, starts={"Adapter": one.start()}).save(tmp_path)
+    space = IntrinsicSubspace.load(tmp_path)
+    space.transfer(space.encode("Adapter", one.flatten()), to=other)
+    assert torch.equal(other.start(), one.start())
+    assert torch.allclose(fresh(**inputs("bert")).logits, solved(**inputs("bert")).logits, atol=1e-4)
+    with pytest.raises(DeltaError, match="where these are"):
+        deltas.attach(backbone("bert"), BitFit(), heads=()).begin(torch.zeros(3))
+
+
 @pytest.mark.parametrize("kind", ["dense", "low-rank", "fastfood", "block"])
 def test_what_is_stored_comes_back(kind: str, tmp_path: Path) -> None:
     solutions, _ = planted(4, 2)
