@@ -27,6 +27,7 @@ TASKS: dict[str, tuple[str, str]] = {
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",
     ),
+    "subspace-fit": ("tasks.subspace.fit_config:FitConfig", "tasks.subspace.fit:SubspaceFit"),
     "text": ("tasks.text.config:TextConfig", "tasks.text.task:TextTask"),
     "similarity": ("tasks.similarity.config:SimilarityConfig", "tasks.similarity.task:RelationSimilarityTask"),
 }
@@ -150,7 +151,7 @@ def _fit(
     from .runner import fit
 
     built = _import(lookup(TASKS, task, kind="task")[1])(config)
-    data = load(config.data, data_dir, kind=built.kind)
+    data = load(config.data, data_dir, kind=built.kind, apart_from=getattr(config, "apart_from", None))
     if not isinstance(data, built.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
         raise UsageError(

@@ -7,7 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .argv import parse_seeds, regular
 from .errors import HyrelError, UsageError
@@ -15,7 +17,11 @@ from .errors import HyrelError, UsageError
 __all__ = ["main"]
 
 
-COMPARISON = "compare-deltas"
+# Commands of `hyrel run` that make many runs: where the options are (light) and what makes them (imports torch).
+STUDIES = {
+    "compare-deltas": ("tasks.compare_deltas.config:CompareConfig", "tasks.compare_deltas.command:compare_deltas"),
+    "subspace": ("tasks.subspace.config:StudyConfig", "tasks.subspace.command:study_subspace"),
+}
 
 
 def _out(text: str) -> None:
@@ -25,8 +31,8 @@ def _out(text: str) -> None:
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
     from .api import Result, run
 
-    if options.task == COMPARISON:
-        _run_comparison(options, rest)
+    if options.task in STUDIES:
+        _run_study(options, rest)
         return
     if options.task is None or {"-h", "--help"} & set(rest):
         _run_help(options.task)
@@ -48,20 +54,22 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         _show(result.folder, dict(result.values["metrics"]["test"]))
 
 
-def _run_comparison(options: argparse.Namespace, rest: list[str]) -> None:
-    from .compare_deltas.config import CompareConfig
+def _named(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
 
+
+def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
+    config, command = STUDIES[options.task]
     if {"-h", "--help"} & set(rest):
         from .config import describe_options
 
-        _out(describe_options(CompareConfig, prog=f"hyrel run {COMPARISON}"))
+        _out(describe_options(_named(config), prog=f"hyrel run {options.task}"))
         return
-    from .compare_deltas.command import compare_deltas
-
     if options.out or options.config:
-        raise UsageError(f"{COMPARISON} takes --runs, its options and no --out and --config")
+        raise UsageError(f"{options.task} takes --runs, its options and no --out and --config")
     seeds = [0] if options.seeds is None else parse_seeds(options.seeds)
-    compare_deltas(seeds=seeds, runs=options.runs, data_dir=options.data_dir, args=rest, say=_out)
+    _named(command)(seeds=seeds, runs=options.runs, data_dir=options.data_dir, args=rest, say=_out)
 
 
 def _show(folder: Path, metrics: dict[str, float]) -> None:
@@ -74,7 +82,7 @@ def _run_help(task: str | None) -> None:
     _out("usage: hyrel run TASK [--config RECIPE] [--seeds 0,1,2] [--runs FOLDER | --out FOLDER] [--data-dir FOLDER]")
     _out("                 [--quiet] [--OPTION VALUE ...]\n")
     if task is None:
-        _out(f"tasks: {', '.join(TASKS)}, and {COMPARISON}. `hyrel run TASK --help` shows a task's options.")
+        _out(f"tasks: {', '.join([*TASKS, *STUDIES])}. `hyrel run TASK --help` shows a task's options.")
     else:
         _out(option_help(task))
 

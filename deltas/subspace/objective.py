@@ -59,8 +59,22 @@ class TaskLoss:
                 mine = [handle for handle in self.handles.values() if id(handle.model) == key]
                 stack.enter_context(shared_passes(model, mine))
             for method, vector in vectors.items():
-                total.append(self._at(method, task, batch, vector))
+                total.append(self._known(method, task, batch, vector))
         return torch.stack(total).mean()
+
+    def _known(self, method: str, task: str, batch: Any, vector: Tensor) -> Tensor:
+        """Loss of one method, whose gradient is taken at once.
+
+        Its activations are free before the next method's pass, and a delta that trains parameters of the backbone may be
+        switched off, which writes into them.
+        """
+        if not (torch.is_grad_enabled() and vector.requires_grad):
+            return self._at(method, task, batch, vector)
+        leaf = vector.detach().requires_grad_(True)
+        loss = self._at(method, task, batch, leaf)
+        (grad,) = torch.autograd.grad(loss, [leaf])
+        move = torch.dot(vector, grad)
+        return loss.detach() + (move - move.detach())
 
     def _at(self, method: str, task: str, batch: Any, vector: Tensor) -> Tensor:
         handle = lookup(self.handles, method, kind="method")

@@ -54,16 +54,28 @@ def _own_folder(path: Path) -> Any:
     return graph
 
 
-def load(name: str, data_dir: str | Path | None = None, *, kind: str | None = None) -> Any:
+def load(
+    name: str, data_dir: str | Path | None = None, *, kind: str | None = None, apart_from: str | None = None
+) -> Any:
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
 
     `kind` is what a task takes, where the names of the files do not say it: a folder of texts (``"text"``) looks like one
-    of a knowledge graph, ``"corpus"`` reads plain text.
+    of a knowledge graph, ``"corpus"`` reads plain text, ``"texts"`` several sets of texts by commas.
+    Of a set of texts, rows with a text that one of `apart_from` has, sets by commas, are left out.
 
     Raises
     ------
     UsageError : unknown name (nearest suggested), missing files (where to put them), a malformed line (which).
     """
+    if kind == "texts":
+        from .several import read_several
+
+        return read_several(name, data_dir)
+    if apart_from is not None:
+        from .apart import apart
+        from .several import read_several
+
+        return apart(load(name, data_dir, kind="text"), list(read_several(apart_from, data_dir).sets.values()))
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
         if kind == "text":
             from .text import own_texts

@@ -140,6 +140,12 @@ def _by_file(text: str, where: str) -> list[Row]:
     return [Row(line.strip(), None, label, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
+def _news(text: str, where: str) -> list[Row]:
+    """Rows ``class, title, description``; the text is the title and the description."""
+    rows = comma_rows(text, where, places=(1, 2, 0), columns=(3,))
+    return [Row(f"{row.first} - {row.second}", None, row.label, row.line) for row in rows]
+
+
 _SENTIMENT = {"0": "negative", "1": "positive"}
 _FIVE = {"0": "very negative", "1": "negative", "2": "neutral", "3": "positive", "4": "very positive"}
 _BY_FILE = {"neg": "negative", "pos": "positive"}
@@ -165,6 +171,7 @@ FORMATS: dict[str, Format] = {
     "MR": Format(_by_file, _BY_FILE, split="hash", encoding="latin-1"),
     "CR": Format(_by_file, _BY_FILE, split="hash"),
     "MPQA": Format(_by_file, _BY_FILE, split="hash"),
+    "AG-News": Format(_news, {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}, split="hash"),
     "WNLI": Format(
         _table(1, 2, 3, columns=(4,), header=True), {"0": "not entailed", "1": "entailed"}, split="held out"
     ),

@@ -132,6 +132,15 @@ TEXT: dict[str, DataSet] = {
         _SENT_CONV,
         "MPQA corpus terms, research use",
     ),
+    "AG-News": DataSet(
+        "text",
+        "text/AG-News",
+        {
+            "test.csv": "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699"
+        },  # the published test split alone
+        "https://github.com/mhjabreel/CharCnn_Keras (data/ag_news_csv)",
+        "research and other non-commercial use",
+    ),
     "WNLI": DataSet(
         "text",
         "text/WNLI",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tasks.config import TrainConfig, require, require_seed
+from tasks.config import ADDED, TrainConfig, require, require_seed
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
@@ -43,7 +43,7 @@ class ModelConfig:
     random: bool = False
     pooling: str = "mean"
     dropout: float = 0.1
-    head: str = "trained"
+    head: str = field(default="trained", metadata=ADDED)
 
     def __post_init__(self) -> None:
         require("--model.dropout", self.dropout, at_least=0, at_most=0.99)
@@ -97,6 +97,8 @@ class TextConfig:
     ----------
     data
         name of a data set, or a folder with train, valid and test as .tsv or .csv: text, label; or text_a, text_b, label
+    apart_from
+        sets of texts by commas: rows with a text that one of them has are left out
     tuning
         full: everything is trained; head: the backbone stays, in evaluation mode, and its outputs are kept; delta: the head
         and a delta; null for delta if one is named and full otherwise
@@ -122,7 +124,7 @@ class TextConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     tuning: str | None = None
     delta: DeltaConfig = field(default_factory=DeltaConfig)
-    subspace: SubspaceConfig = field(default_factory=SubspaceConfig)
+    subspace: SubspaceConfig = field(default_factory=SubspaceConfig, metadata=ADDED)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             epochs=3, batch_size=32, lr=5e-5, optimizer="adamw", weight_decay=0.01, schedule="linear", eval_every=1
@@ -134,6 +136,7 @@ class TextConfig:
     shots: int | None = None
     max_eval: int | None = None
     monitor: str | None = None
+    apart_from: str | None = field(default=None, metadata=ADDED)
     seed: int = 0
 
     def __post_init__(self) -> None:

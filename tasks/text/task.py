@@ -98,7 +98,7 @@ class TextTask:
         backbone = load_backbone(config.model)
         largest = max(int(self.tokens(data, split).ids.max(initial=0)) for split in SPLITS)
         check_fits(backbone, config.model.name, max_length=config.max_length, largest=largest)
-        head = self._head(backbone, data)
+        head = self.head(backbone, data)
         model = TextModel(backbone, head, pooling=config.model.pooling, frozen=config.tuning == "head")
         if config.tuning != "full":
             model.remember_backbone()
@@ -113,7 +113,7 @@ class TextTask:
         self._model, self._pooled = model, {}
         return model
 
-    def _head(self, backbone: Any, data: Texts) -> nn.Module:
+    def head(self, backbone: Any, data: Texts) -> nn.Module:
         """Head to train, or frozen label vectors."""
         kind, label = self.config.model.head, self.labels(data, "train")
         if kind == "trained":

@@ -166,6 +166,7 @@ POOLED = {  # train and valid (or all), test, classes
     "TREC": (5452, 500, 6),
     "TREC-50": (5452, 500, 50),
     "WNLI": (635, 71, 2),
+    "AG-News": (7600, None, 4),
     "SUBJ": (10_000, None, 2),
     "MR": (10_662, None, 2),
     "CR": (2407 + 1368 - 4, None, 2),

@@ -1,0 +1,1 @@
+"""The unified optimisation subspace of delta methods, from trained solutions to tables."""

@@ -1,0 +1,180 @@
+"""``hyrel run subspace``: solutions, subspaces, points and transfers of all seeds, in tables and one report."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.comparison import Table
+from tasks.config import make_config, to_dict
+from tasks.folder import atomic_write
+from tasks.report.html import Column, Report, format_cell
+
+from .cells import Cell, solvable
+from .config import StudyConfig
+from .figures import contours, heat_map
+from .study import JOINT, Method, Planes, Study, study_methods
+from .tables import (
+    COLUMNS,
+    PUBLISHED,
+    cell_rows,
+    difference_rows,
+    performance_columns,
+    performance_rows,
+    transfer_table,
+)
+
+__all__ = ["StudyResult", "study_subspace"]
+
+_DIFFERENCE = ["dim", "joint less", "of", "difference", "95 %", "pairs"]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found.
+
+    Attributes
+    ----------
+    cells : every score of a point
+    references : seed, set, what, backbone, score, of the unseen sets without a delta
+    planes : landscape of each seed
+    folder : of ``subspace.csv``, ``subspace.html`` and the runs
+    """
+
+    config: StudyConfig
+    methods: list[Method]
+    cells: list[Cell]
+    references: list[list[Any]]
+    planes: list[Planes]
+    folder: Path
+
+
+def study_subspace(
+    *,
+    seeds: Sequence[int] = (0,),
+    runs: str | Path = "runs",
+    data_dir: str | None = None,
+    args: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    **overrides: Any,
+) -> StudyResult:
+    """Study the unified subspace of delta methods; what is finished in `runs` is used again.
+
+    Every seed trains the deltas on all sets, approximates the subspaces of the seen sets' solutions, trains points on the
+    unseen sets through each method, and reads every point by every method. Controls share the solutions.
+
+    Parameters
+    ----------
+    seeds : of the whole study; intervals are over pairs of seed and set
+    runs : folder below which that of the study is made
+    data_dir : folder of the data sets
+    args, **overrides : options, as words of the command line or by name
+    say : told of every step
+    """
+    config = make_config(StudyConfig, overrides=overrides, args=args, prog="hyrel run subspace")
+    tree = to_dict(config)
+    # The dimensions, rates and controls add to what is there; what is measured has them in its key.
+    named = {key: value for key, value in tree.items() if key not in ("dims", "controls", "grid", "planes", "threads")}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
+    folder = Path(runs) / f"subspace-{digest}"
+    methods = study_methods(config)
+    for method in methods:
+        say(f"{method.label}: {method.parameters:,} numbers")
+    cells: list[Cell] = []
+    references: list[list[Any]] = []
+    planes: list[Planes] = []
+    for seed in seeds:
+        study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
+        whole = study.whole()
+        references += study.references()
+        cells += study.cells(whole)
+        planes += [found] if (found := study.planes()) is not None else []
+    result = StudyResult(config, methods, cells, references, planes, folder)
+    _write(result, say)
+    return result
+
+
+def _text(rows: list[list[Any]]) -> list[list[str]]:
+    return [["" if cell is None else format_cell(cell, ".3f") for cell in row] for row in rows]
+
+
+def _write(result: StudyResult, say: Callable[[str], None]) -> None:
+    cells = result.cells
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(cell_rows(cells))
+    atomic_write(result.folder / "subspace.csv", text.getvalue())
+    _, remarks = solvable(cells)
+    performance, differences = _text(performance_rows(cells)), _text(difference_rows(cells))
+    columns = performance_columns(cells)
+    say(Table(columns, performance).render("table"))
+    say(Table(_DIFFERENCE, differences).render("table"))
+    for line in [*remarks, *_landscape_lines(result.planes)]:
+        say(line)
+    say(str(_report(result, performance, differences, remarks).save(result.folder / "subspace.html")))
+
+
+def _landscape_lines(planes: Sequence[Planes]) -> list[str]:
+    return [
+        f"{p.task}, {p.dim} dimensions: all methods keep 90 % of their best on {p.share:.2f} of the plane "
+        f"[{p.low:.2f}, {p.high:.2f}]; on random planes {', '.join(f'{share:.2f}' for share in p.random) or '(none drawn)'}"
+        for p in planes
+    ]
+
+
+def _report(
+    result: StudyResult, performance: list[list[str]], differences: list[list[str]], remarks: list[str]
+) -> Report:
+    config, cells = result.config, result.cells
+    report = Report("Unified subspace of delta methods", f"{config.model}; seen {config.data}; unseen {config.unseen}")
+    names = [[m.label, m.model, m.delta, str(m.parameters), f"{m.lr:g}"] for m in result.methods]
+    report.section("Methods").add_table(
+        ["method", "backbone", "delta", "numbers", "learning rate"], names, caption="Deltas of the study"
+    )
+    section = report.section(
+        "Relative performance",
+        "Test score of a point over that of the method's whole delta, both less the score of a guess; the plain ratio beside "
+        "it. Optimisation: the point was trained through the method itself. Transfer: through another one.",
+    )
+    section.add_table(performance_columns(cells), performance, caption="By subspace and dimension")
+    kind = "one task" if len(config.sets) == 1 else "many tasks"
+    own, moved = PUBLISHED[kind]
+    section.add_text(
+        f"Published, plain, T5 on other tasks ({kind}): optimisation {own:.3f}, transfer {moved:.3f} (Yi et al. 2022). "
+        "Another backbone, other tasks: for orientation, no target."
+    )
+    for remark in remarks:
+        section.add_text(remark)
+    section = report.section(
+        "The joint subspace against its controls",
+        "Difference of chance-corrected relative performance, with a 95 % t interval over pairs of seed and set.",
+    )
+    section.add_table(_DIFFERENCE, differences, caption="Joint less control")
+    dim = max(config.dimensions)
+    table, labels = transfer_table(cells, dim)
+    report.section("Transfer").add_figure(
+        heat_map(table, labels), caption=f"Relative performance in the {JOINT} subspace of {dim} dimensions"
+    )
+    if result.planes:
+        section = report.section("Landscape")
+        section.add_figure(contours(result.planes[0]), caption="Share of validation rows right, first seed")
+        for line in _landscape_lines(result.planes):
+            section.add_text(line)
+    references = [
+        [str(cell) if not isinstance(cell, float) else f"{cell:.4f}" for cell in row] for row in result.references
+    ]
+    report.section("Without a delta").add_table(
+        ["seed", "set", "what", "backbone", "score"], references, caption="Unseen sets, test split"
+    )
+    everything = [[str(cell) for cell in row] for row in cell_rows(cells)]
+    report.section("Every point").add_table(
+        [Column(name) for name in COLUMNS], everything, caption="Also in subspace.csv"
+    )
+    return report

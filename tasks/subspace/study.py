@@ -1,0 +1,384 @@
+"""One seed of a study: solutions, subspaces, points and transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import deltas
+from deltas.subspace import IntrinsicSubspace, Plane, TaskLoss, landscape, pca_subspace, random_subspace
+from deltas.subspace.objective import only
+from tasks.api import run
+from tasks.compare_deltas.methods import LRS, USUAL_LR
+from tasks.data.load import load
+from tasks.data.text import Texts
+from tasks.errors import UsageError
+from tasks.text.backbone import load_backbone
+from tasks.text.config import ModelConfig
+
+from .cells import Cell
+from .config import StudyConfig
+from .ledger import Ledger
+from .reading import Readers, Solved, method_folder, read_solved
+
+__all__ = ["JOINT", "Method", "Planes", "Study", "study_methods"]
+
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A delta on a backbone.
+
+    Attributes
+    ----------
+    label : its name in the study: that of the delta, with that of the backbone before it where there are several
+    options : of the delta, under the budget
+    parameters : its numbers
+    """
+
+    label: str
+    model: str
+    delta: str
+    options: dict[str, Any]
+    parameters: int
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of its solutions."""
+        return LRS.get(self.delta.split("+")[0], USUAL_LR)
+
+
+def study_methods(config: StudyConfig) -> list[Method]:
+    """Methods of a study.
+
+    Raises
+    ------
+    UsageError : an unknown delta, or one that a backbone cannot take.
+    """
+    found = []
+    for model in config.models:
+        backbone = load_backbone(ModelConfig(name=model))
+        for name in (word.strip() for word in config.deltas.split(",")):
+            try:
+                budget = config.budget if name != "FullFineTuning" else None
+                options = {} if budget is None else deltas.fit_budget(backbone, name, budget)
+                count = deltas.plan(backbone, deltas.parse(name, options), heads=()).parameters
+            except deltas.DeltaError as error:
+                raise UsageError(f"--deltas {name} on {model}: {error}") from None
+            label = name if len(config.models) == 1 else f"{Path(model).name}_{name}"
+            found.append(Method(label.replace(".", "_"), model, name, options, count))
+    return found
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Landscape of a seen set: the plane through the methods' points and random planes around the same centre.
+
+    Attributes
+    ----------
+    axis, scores : of the plane through the points: coordinates, and mean score by method
+    marks : coordinates of the methods' points
+    share, low, high : part of the square where all methods keep 90 % of their best, with a 95 % interval over the rows
+    random : that part of random planes
+    """
+
+    task: str
+    dim: int
+    axis: list[float]
+    scores: dict[str, list[list[float]]]
+    marks: dict[str, list[float]]
+    share: float
+    low: float
+    high: float
+    random: list[float]
+
+
+class Study:
+    """One seed.
+
+    Parameters
+    ----------
+    config, methods : of the study
+    folder : of everything that this seed makes
+    say : told of every step
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        methods: list[Method],
+        *,
+        seed: int,
+        folder: Path,
+        data_dir: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.methods, self.seed, self.folder = config, methods, seed, folder
+        self.data_dir, self.say = data_dir, say
+        self.ledger = Ledger(folder / "measured.jsonl")
+        self.labels = [method.label for method in methods]
+        self._unseen: dict[str, Texts] = {}
+        self._readers: Readers | None = None
+
+    # runs of the task text
+
+    def _text(self, data: str, out: Path, *, unseen: bool, **more: Any) -> Any:
+        config = self.config
+        told = {
+            "data": data,
+            "max_train": config.max_train,
+            "max_eval": config.max_eval,
+            "max_length": config.max_length,
+            "apart_from": config.data if unseen else None,
+            **more,
+        }
+        return run("text", seed=self.seed, out=out, data_dir=self.data_dir, quiet=True, **told)
+
+    def _training(self, lr: float) -> dict[str, Any]:
+        config = self.config
+        every = max(1, config.steps // 4)
+        return {
+            "max_steps": config.steps, "eval_steps": every, "batch_size": config.batch_size, "lr": lr,
+            "threads": config.threads,
+        }  # fmt: skip
+
+    def solve(self, data: str, method: Method, *, unseen: bool) -> float:
+        """Train a whole delta on a set; its test score."""
+        result = self._text(
+            data,
+            method_folder(self.solutions, data, method.label),
+            unseen=unseen,
+            model={"name": method.model, "head": self.config.head},
+            delta={"name": method.delta, "options": method.options},
+            train=self._training(method.lr),
+        )
+        return _first(result.metrics["test"])
+
+    @property
+    def solutions(self) -> Path:
+        """Folder of the solutions."""
+        return self.folder / "solutions"
+
+    def whole(self) -> dict[tuple[str, str], float]:
+        """Solutions of all sets; test scores of the unseen ones by set and method."""
+        found = {}
+        for place, data in enumerate([*self.config.sets, *self.config.unseen_sets]):
+            unseen = place >= len(self.config.sets)
+            for method in self.methods:
+                score = self.solve(data, method, unseen=unseen)
+                self.say(f"seed {self.seed}: {data} {method.label}: {score:.4f}")
+                if unseen:
+                    found[data, method.label] = score
+        return found
+
+    def references(self) -> list[list[Any]]:
+        """Rows of the unseen sets without a delta: majority, a trained head alone, frozen label vectors alone."""
+        rows = []
+        for data in self.config.unseen_sets:
+            base = self.folder / "references" / Path(data).name
+            told = {"unseen": True}
+            majority = self._text(data, base / "majority", model={"name": "majority"}, **told)
+            rows.append([self.seed, data, "majority", "", _first(majority.metrics["test"])])
+            for model in self.config.models:
+                name = Path(model).name
+                head = self._text(
+                    data, base / f"head-{name}", model={"name": model}, tuning="head", head_lr=1e-2,
+                    train=self._training(1e-2), **told,
+                )  # fmt: skip
+                rows.append([self.seed, data, "head alone", name, _first(head.metrics["test"])])
+                label = next(method.label for method in self.methods if method.model == model)
+                start = self.ledger.get(f"start {data} {name}", partial(self._untouched, label, data))
+                rows.append([self.seed, data, "label vectors alone", name, start])
+        return rows
+
+    # subspaces
+
+    def space(self, kind: str, dim: int, solved: Solved) -> IntrinsicSubspace:
+        """The joint subspace, or a control; trained through the runner, or read again."""
+        if kind in ("random", "pca"):
+            if kind == "random":
+                return random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts)
+            return pca_subspace(solved.vectors, dim, starts=solved.starts)
+        config = self.config
+        own = config.own_projectors
+        full = [m.label for m in self.methods if m.delta == "FullFineTuning"]
+        if own is None and full:
+            own = ",".join(f"{label}=fastfood" for label in full)
+        result = run(
+            "subspace-fit",
+            seed=self.seed,
+            out=self.folder / "subspaces" / f"{kind}-{dim}",
+            data_dir=self.data_dir,
+            quiet=True,
+            data=config.data,
+            solutions=str(self.solutions),
+            methods=",".join(self.labels),
+            dim=dim,
+            projector=config.projector,
+            own_projectors=own,
+            reconstruction=config.reconstruction,
+            interpolation=config.interpolation,
+            squared=config.squared,
+            shuffle=kind == "shuffled",
+            train={
+                "max_steps": config.fit_steps, "eval_steps": max(1, config.fit_steps // 4),
+                "batch_size": config.batch_size, "threads": config.threads,
+            },
+        )  # fmt: skip
+        return IntrinsicSubspace.load(result.folder / "subspace")
+
+    # points
+
+    @property
+    def readers(self) -> Readers:
+        """Frozen models with all deltas, and the label vectors of the unseen sets and of the first seen one."""
+        if self._readers is None:
+            solved = self.solved()
+            self._readers = Readers(solved)
+            for data in self.config.unseen_sets:
+                self._unseen[data] = load(data, self.data_dir, kind="text", apart_from=self.config.data)
+                self._readers.add(self._unseen[data])
+            first = load(self.config.sets[0], self.data_dir, kind="text")
+            self._readers.add(first)
+            self._unseen[first.name] = first
+            self._readers.attach()
+        return self._readers
+
+    def solved(self) -> Solved:
+        """Solutions of the seen sets."""
+        names = [Path(data).name for data in self.config.sets]
+        return read_solved(self.solutions, names, self.labels)
+
+    def _texts(self, data: str) -> Texts:
+        _ = self.readers
+        return self._unseen[data]
+
+    def _untouched(self, label: str, data: str) -> float:
+        readers, texts = self.readers, self._texts(data)
+        for handle in readers.handles.values():
+            if handle.active:
+                handle.disable()
+        with torch.no_grad():
+            found = readers.task(label, texts.name).evaluate(readers.model(label, texts.name), texts, "test")
+        return _first(found)
+
+    def score(self, space: IntrinsicSubspace, label: str, data: str, point: Tensor, split: str) -> float:
+        """Score of a method on a set at a point."""
+        readers, texts = self.readers, self._texts(data)
+        handle = readers.handles[label]
+        only(handle)
+        with torch.no_grad(), handle.applied(space.decode(label, point)):
+            return _first(readers.task(label, texts.name).evaluate(readers.model(label, texts.name), texts, split))
+
+    def train_point(self, space: IntrinsicSubspace, label: str, data: str, lr: float) -> Tensor:
+        """Train a point on an unseen set through a method."""
+        readers, texts = self.readers, self._texts(data)
+        count = readers.count(texts, "train")
+
+        def batches(task: str, step: int) -> Any:
+            rows = np.random.default_rng([self.seed, step]).integers(count, size=self.config.batch_size)
+            return readers.batch(texts, "train", rows)
+
+        loss = TaskLoss({label: readers.handles[label]}, readers.loss, batches)
+        return space.optimise(
+            loss.of(texts.name, label), via=label, steps=self.config.point_steps, lr=lr, seed=self.seed
+        )
+
+    def cells(self, whole: dict[tuple[str, str], float]) -> list[Cell]:
+        """Optimisation and transfer of all subspaces."""
+        found = []
+        solved = self.solved()
+        for dim in self.config.dimensions:
+            for kind in [JOINT, *self.config.control_names]:
+                space = self.space(kind, dim, solved)
+                for data in self.config.unseen_sets:
+                    for via in self.labels:
+                        key = f"point {kind} {dim} {data} {via}"
+                        row = self.ledger.get(key, partial(self._point, space, data, via))
+                        found += [
+                            Cell(
+                                self.seed, kind, dim, data, via, to, score, whole[data, to], row["chance"], row["rows"]
+                            )
+                            for to, score in row["scores"].items()
+                        ]
+                        self.say(f"seed {self.seed}: {key}: {row['scores'][via]:.4f} of {whole[data, via]:.4f}")
+        return found
+
+    def _point(self, space: IntrinsicSubspace, data: str, via: str) -> dict[str, Any]:
+        points = {rate: self.train_point(space, via, data, rate) for rate in self.config.rates}
+        rate = max(points, key=lambda r: self.score(space, via, data, points[r], "valid") if len(points) > 1 else 0.0)
+        texts = self._texts(data)
+        label = self.readers.task(via, texts.name).labels(texts, "test")
+        guess = self._text(
+            data, self.folder / "references" / Path(data).name / "majority", unseen=True, model={"name": "majority"}
+        )
+        return {
+            "scores": {to: self.score(space, to, data, points[rate], "test") for to in self.labels},
+            "chance": _first(guess.metrics["test"]),
+            "rows": len(label),
+            "lr": rate,
+            "point": points[rate].tolist(),
+        }
+
+    # landscape
+
+    def planes(self) -> Planes | None:
+        """Landscape of the first seen set in the largest joint subspace of two dimensions or more."""
+        dim = max(self.config.dimensions)
+        if self.config.grid < 2 or dim < 2:
+            return None
+        found = self.ledger.get(f"landscape {dim}", lambda: self._landscape(dim))
+        return Planes(**found)
+
+    def _landscape(self, dim: int) -> dict[str, Any]:
+        solved = self.solved()
+        space = self.space(JOINT, dim, solved)
+        readers, data = self.readers, Path(self.config.sets[0]).name
+        texts = self._texts(data)
+        points = {label: space.encode(label, solved.vectors[data][label]).detach() for label in self.labels}
+        rows = np.arange(min(self.config.landscape_rows, readers.count(texts, "valid")))
+        batch = readers.batch(texts, "valid", rows)
+
+        def right(label: str, vector: Tensor) -> np.ndarray:
+            handle = readers.handles[label]
+            only(handle)
+            with torch.no_grad(), handle.applied(vector):
+                return readers.right(label, texts.name, batch)
+
+        best = {label: right(label, solved.vectors[data][label]) for label in self.labels}
+        label = next(iter(batch.values()))["label"]
+        chance = float(torch.bincount(label).max() / len(label))
+
+        def score(method: str, point: Tensor) -> np.ndarray:
+            return right(method, space.decode(method, point))
+
+        plane = Plane.through(list(points.values()))
+        grid = landscape(score, plane, methods=self.labels, grid=self.config.grid)
+        low, high = grid.interval(best, chance=chance)
+        others = [
+            landscape(score, plane.turned(seed), methods=self.labels, grid=self.config.grid).share(best, chance=chance)
+            for seed in range(self.config.planes)
+        ]
+        return {
+            "task": data,
+            "dim": dim,
+            "axis": grid.axis.tolist(),
+            "scores": {name: table.tolist() for name, table in grid.scores.items()},
+            "marks": {name: list(plane.coordinates(point)) for name, point in points.items()},
+            "share": grid.share(best, chance=chance),
+            "low": low,
+            "high": high,
+            "random": others,
+        }
+
+
+def _first(metrics: dict[str, float]) -> float:
+    return next(iter(metrics.values()))

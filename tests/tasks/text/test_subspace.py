@@ -1,0 +1,330 @@
+"""Solutions, subspaces and points from the command's functions, on toy sets and tiny backbones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import deltas
+from deltas.subspace import IntrinsicSubspace, pca_subspace
+from tasks import run
+from tasks.errors import UsageError
+from tasks.subspace.cells import Cell, difference, relative, solvable
+from tasks.subspace.command import study_subspace
+from tasks.subspace.ledger import Ledger
+from tasks.subspace.reading import read_solved
+from tasks.text.intrinsic import read_solution
+
+from .conftest import BAD, FILLERS, GOOD
+
+SETS = {
+    "one": (GOOD, BAD, "good", "bad"),
+    "two": (GOOD[:2], BAD[:2], "great", "poor"),
+    "three": (("cast",), ("story",), "cast", "story"),
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of three sets of two classes, of which a word decides."""
+    root, found = tmp_path_factory.mktemp("sets"), {}
+    for place, (name, (yes, no, first, second)) in enumerate(SETS.items()):
+        draw = random.Random(place)
+        (root / name).mkdir()
+        for split, count in (("train", 120), ("valid", 30), ("test", 60)):
+            rows = []
+            for i in range(count):
+                words = draw.choices([w for w in FILLERS if w not in ("cast", "story")], k=draw.randint(4, 8))
+                words.insert(draw.randint(0, len(words)), draw.choice(yes if i % 2 else no))
+                rows.append("\t".join((" ".join(words), first if i % 2 else second)))
+            (root / name / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        found[name] = str(root / name)
+    return found
+
+
+def options(sets: dict[str, str], model: str, **more: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        "data": f"{sets['one']},{sets['three']}",
+        "unseen": sets["two"],
+        "deltas": "LoRA,BitFit",
+        "dims": "2",
+        "steps": 60,
+        "fit_steps": 20,
+        "point_steps": 20,
+        "grid": 3,
+        "planes": 1,
+        "landscape_rows": 20,
+        "max_train": None,
+        "max_length": 32,
+        **more,
+    }
+
+
+def solve(data: str, model: str, out: Path, delta: str = "LoRA", **more: Any) -> Any:
+    train = {"max_steps": 30, "eval_steps": 30, "batch_size": 16, "lr": 1e-2}
+    told = {
+        "data": data,
+        "model": {"name": model, "head": "words"},
+        "delta": {"name": delta},
+        "train": train,
+        "max_length": 32,
+        **more,
+    }
+    return run("text", out=out, quiet=True, **told)
+
+
+@pytest.mark.parametrize("kind", ["bert", "lorentz", "twin"])
+@pytest.mark.parametrize("head", ["words", "means"])
+def test_label_vectors_are_frozen_and_deltas_learn(
+    kind: str, head: str, sets: dict[str, str], backbones: dict[str, str], tmp_path: Path
+) -> None:
+    train = {"max_steps": 60, "eval_steps": 30, "batch_size": 16, "lr": 1e-2}
+    told: dict[str, Any] = {
+        "data": sets["one"],
+        "model": {"name": backbones[kind], "head": head},
+        "quiet": True,
+        "max_length": 32,
+    }
+    result = run("text", out=tmp_path / "run", delta={"name": "Adapter"}, train=train, **told)
+    assert result.metrics["test"]["accuracy"] > 0.75
+    vector, start = read_solution(result.folder)
+    assert start is not None
+    assert result.values["params"]["trainable"] == vector.numel() == start.numel()
+    assert float(vector.norm()) > 0
+
+
+def test_label_vectors_of_words_are_the_states_of_the_names(sets: dict[str, str], backbones: dict[str, str]) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    from tasks.api import configure
+    from tasks.data.load import load
+    from tasks.text.task import TextTask
+
+    config = configure(
+        "text", overrides={"data": sets["one"], "model": {"name": backbones["bert"], "head": "words"}, "max_length": 32}
+    )
+    data = load(sets["one"], kind="text")
+    model: Any = TextTask(config).build(config, data).eval()
+    bert, tokenizer = (
+        AutoModel.from_pretrained(backbones["bert"]).eval(),
+        AutoTokenizer.from_pretrained(backbones["bert"]),
+    )
+
+    def state(text: str) -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = bert(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+        return found
+
+    names = torch.stack([state(name) for name in data.labels])
+    vectors = torch.nn.functional.normalize(names - names.mean(0), dim=1)
+    assert torch.allclose(model.head.vectors, vectors, atol=1e-5)
+    centre = torch.stack([state(text) for text in data.first["train"]]).mean(0)
+    assert torch.allclose(model.head.centre, centre, atol=1e-5)
+    one = torch.nn.functional.normalize(state("the good film") - centre, dim=0)
+    logits = model(dict(tokenizer("the good film", return_tensors="pt", return_token_type_ids=True)))
+    assert torch.allclose(logits[0], 10 * vectors @ one, atol=1e-4)
+
+
+def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str, str], tmp_path: Path) -> None:
+    for name in ("one", "three"):
+        solve(sets[name], backbones["bert"], tmp_path / "solutions" / name / "LoRA")
+    solved = read_solved(tmp_path / "solutions", ["one", "three"], ["LoRA"])
+    space = pca_subspace(solved.vectors, 2, starts=solved.starts)
+    space.save(tmp_path / "space")
+    train = {"max_steps": 40, "eval_steps": 20, "batch_size": 16, "lr": 0.1}
+    told: dict[str, Any] = {
+        "data": sets["two"],
+        "model": {"name": backbones["bert"], "head": "words"},
+        "delta": {"name": "LoRA"},
+        "subspace": {"folder": str(tmp_path / "space")},
+        "train": train,
+        "max_length": 32,
+        "quiet": True,
+    }
+    result = run(
+        "text", out=tmp_path / "point", seed=7, **told
+    )  # another seed than the solutions': the start is the space's
+    assert result.values["params"]["trainable"] == 2
+    document = json.loads((result.folder / "delta" / "point.json").read_text())
+    from transformers import AutoModel
+
+    handle = deltas.load(
+        AutoModel.from_pretrained(backbones["bert"], add_pooling_layer=False).eval(), result.folder / "delta"
+    )
+    values = torch.cat(
+        [handle.parts()[key].detach().reshape(-1) for key in sorted(handle.parts(), key=lambda k: k.split(":"))]
+    )
+    expected = solved.starts["LoRA"] + space.decode("LoRA", torch.tensor(document["point"]))
+    assert torch.allclose(values, expected.detach(), atol=1e-6)
+    with pytest.raises(UsageError, match="numbers"):
+        run("text", out=tmp_path / "other", **{**told, "delta": {"name": "LoRA", "options": {"rank": 2}}})
+    with pytest.raises(UsageError, match="head words"):
+        run("text", out=tmp_path / "third", **{**told, "model": {"name": backbones["bert"]}})
+    with pytest.raises(UsageError, match="LoRA"):
+        run("text", out=tmp_path / "fourth", **{**told, "delta": {"name": "BitFit"}})
+
+
+def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    result = study_subspace(seeds=[0, 1], runs=tmp_path, say=said.append, **options(sets, backbones["bert"]))
+    kinds = {"joint", "random", "pca", "shuffled"}
+    assert {cell.kind for cell in result.cells} == kinds
+    assert len(result.cells) == 2 * len(kinds) * 2 * 2
+    page = (result.folder / "subspace.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "joint" in page
+    with (result.folder / "subspace.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(result.cells)
+    space = IntrinsicSubspace.load(result.folder / "seed0" / "subspaces" / "joint-2" / "subspace")
+    assert space.sizes == {m.label: m.parameters for m in result.methods}
+    # What is measured is not measured again; what was cut off is.
+    ledger = result.folder / "seed0" / "measured.jsonl"
+    text = ledger.read_text()
+    ledger.write_text(text[:-40])
+    again = study_subspace(seeds=[0, 1], runs=tmp_path, **options(sets, backbones["bert"]))
+    assert again.cells == result.cells
+    assert again.planes == result.planes
+    assert ledger.read_text() == text
+
+
+def test_a_study_across_geometries_with_fine_tuning(
+    sets: dict[str, str], backbones: dict[str, str], tmp_path: Path
+) -> None:
+    told = options(
+        sets, f"{backbones['lorentz']},{backbones['twin']}", deltas="BitFit,FullFineTuning", controls="random", grid=0
+    )
+    result = study_subspace(runs=tmp_path, **told)
+    labels = ["lorentz_BitFit", "lorentz_FullFineTuning", "twin_BitFit", "twin_FullFineTuning"]
+    assert [m.label for m in result.methods] == labels
+    space = IntrinsicSubspace.load(result.folder / "seed0" / "subspaces" / "joint-2" / "subspace")
+    assert [space.codec(label).kind for label in labels] == ["dense", "fastfood", "dense", "fastfood"]
+    assert {(c.via, c.to) for c in result.cells if c.kind == "joint"} == {(a, b) for a in labels for b in labels}
+
+
+def test_a_killed_approximation_goes_on_to_the_same_space(
+    sets: dict[str, str], backbones: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "three"):
+        for delta in ("LoRA", "BitFit"):
+            solve(sets[name], backbones["bert"], tmp_path / "solutions" / name / delta, delta)
+    told: dict[str, Any] = {
+        "data": f"{sets['one']},{sets['three']}",
+        "solutions": str(tmp_path / "solutions"),
+        "methods": "LoRA,BitFit",
+        "dim": 3,
+        "train": {"max_steps": 12, "eval_steps": 4, "batch_size": 8},
+        "quiet": True,
+    }
+    whole = run("subspace-fit", out=tmp_path / "whole", **told)
+    from tasks.subspace.fit import SubspaceFit
+
+    step, calls = SubspaceFit.step, []
+
+    def dying(self: Any, model: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return step(self, model, batch)
+
+    monkeypatch.setattr(SubspaceFit, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run("subspace-fit", out=tmp_path / "killed", **told)
+    monkeypatch.undo()
+    resumed = run("subspace-fit", out=tmp_path / "killed", **told)
+    files = [r.folder / "subspace" / "subspace.safetensors" for r in (whole, resumed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert whole.metrics == resumed.metrics
+
+
+def test_solutions_that_do_not_belong_together(sets: dict[str, str], backbones: dict[str, str], tmp_path: Path) -> None:
+    solve(sets["one"], backbones["bert"], tmp_path / "one" / "LoRA", seed=0)
+    solve(sets["three"], backbones["bert"], tmp_path / "three" / "LoRA", seed=1)
+    with pytest.raises(UsageError, match="share a seed"):
+        read_solved(tmp_path, ["one", "three"], ["LoRA"])
+    with pytest.raises(UsageError, match="no finished run"):
+        read_solved(tmp_path, ["one", "two"], ["LoRA"])
+
+
+def test_rows_of_seen_sets_are_left_out(tmp_path: Path) -> None:
+    from tasks.data.load import load
+
+    lines = {
+        "a": {"train": ["The film!\tx", "b c\ty"], "valid": ["d\tx"], "test": ["e\ty"]},
+        "b": {"train": ["the  film\tx", "f\ty", "g\tx"], "valid": ["G.\tx", "h\ty"], "test": ["i\tx", "H\ty", "e\tx"]},
+    }
+    for name, splits in lines.items():
+        (tmp_path / name).mkdir()
+        for split, rows in splits.items():
+            (tmp_path / name / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    data = load(f"{tmp_path}/b", kind="text", apart_from=f"{tmp_path}/a")
+    assert data.first == {"train": ["f", "g"], "valid": ["h"], "test": ["i"]}
+    assert [len(data.label[split]) for split in ("train", "valid", "test")] == [2, 1, 1]
+    assert "1 train, 1 valid, 2 test rows of b left out" in data.warnings[-1]
+    with pytest.raises(UsageError, match="nothing is left"):
+        load(f"{tmp_path}/a", kind="text", apart_from=f"{tmp_path}/a")
+
+
+def cell(**more: Any) -> Cell:
+    own = {"seed": 0, "kind": "joint", "dim": 4, "task": "a", "via": "L", "to": "L", "score": 0.7, "full": 0.9}
+    return Cell(**{**own, "chance": 0.5, "rows": 400, **more})
+
+
+def test_relative_performance() -> None:
+    assert cell().corrected == pytest.approx(0.5)
+    assert cell().plain == pytest.approx(7 / 9)
+    assert relative([cell(), cell(score=0.9)]) == pytest.approx(0.75)
+    assert relative([]) is None
+    weak = cell(task="b", full=0.54)  # .04 above chance, with a standard error of .025
+    kept, remarks = solvable([cell(), weak, cell(task="b", via="L", to="A"), cell(task="c", rows=100_000, full=0.54)])
+    assert [c.task for c in kept] == ["a", "c"]
+    assert remarks == ["b with L, seed 0: the whole delta is not above chance, left out"]
+
+
+def test_differences_are_over_seeds_and_tasks() -> None:
+    from scipy.stats import ttest_rel
+
+    joint, other = [0.7, 0.8, 0.75, 0.66], [0.6, 0.78, 0.7, 0.68]
+    cells = [
+        cell(kind=kind, seed=i // 2, task="ab"[i % 2], via=via, to=via, score=score + shift)
+        for kind, scores in (("joint", joint), ("random", other))
+        for i, score in enumerate(scores)
+        for via, shift in (("L", 0.01), ("A", -0.01))
+    ]
+    found = difference(cells, "random")
+    assert found is not None and found.half is not None
+    a, b = ([(s - 0.5) / 0.4 for s in scores] for scores in (joint, other))
+    interval = ttest_rel(a, b).confidence_interval()
+    assert (found.value - found.half, found.value + found.half) == pytest.approx((interval.low, interval.high))
+    assert found.pairs == 4
+    assert difference(cells, "pca") is None
+
+
+def test_a_ledger_keeps_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "measured.jsonl"
+    assert Ledger(path).get("x", lambda: [1, 2]) == [1, 2]
+    assert Ledger(path).get("x", lambda: pytest.fail("measured again")) == [1, 2]
+    path.write_text("no json\n")
+    with pytest.raises(UsageError, match="line 1"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"controls": "randm"}, "random"),
+        ({"dims": "4,x"}, "positive numbers"),
+        ({"data": "CR,CR"}, "twice"),
+        ({"data": "CR", "unseen": "CR"}, "both name CR"),
+        ({"head": "trained"}, "words"),
+        ({"projector": "dnse"}, "dense"),
+    ],
+)
+def test_options_are_checked(more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        study_subspace(runs=tmp_path, **more)
