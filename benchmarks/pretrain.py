@@ -4,7 +4,7 @@
     python -m benchmarks.pretrain --train lorentz|euclidean [--runs FOLDER]
     python -m benchmarks.pretrain --collect [--runs FOLDER]
 
-``--trials`` runs three learning rates for each geometry at a short budget and writes the score of each on validation data to
+``--trials`` runs four learning rates for each geometry at a short budget and writes the score of each on validation data to
 ``benchmarks/results/pretrain_trials.json``. ``--train`` runs the recipe of a geometry with its best rate, or goes on with a
 run that was stopped. ``--collect`` writes the scores of both runs to ``benchmarks/results/pretrain.json``, and puts both
 models, in half precision and with a card made from these scores, into ``tasks/backbones``. HYREL_DATA names the data folder.
@@ -34,7 +34,7 @@ from tasks.pretrain.task import Pretraining
 from .common import RESULTS, row, save
 
 GEOMETRIES = ("lorentz", "euclidean")
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 __all__ = ["best_rate", "collect", "train", "trial", "trials"]
 
 
@@ -66,17 +66,27 @@ def trial(task: Pretraining, data: Any) -> dict[str, Any]:
     return {**found, "loss": float(loss.detach()), "cpu_seconds": round(time.process_time() - start, 1)}
 
 
+def _known() -> list[dict[str, Any]]:
+    """Trials of the result file, which are not run again."""
+    path = RESULTS / "pretrain_trials.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["trials"] if path.is_file() else []
+    return found
+
+
 def trials(steps: int) -> None:
-    """Three rates a geometry; the test split is never looked at."""
+    """Four rates a geometry; the test split is never looked at."""
     data, rows, done = load("pretraining-classics"), [], []
     shared: Any = None
+    known = {(t["geometry"], t["lr"]): t for t in _known() if t["steps"] == steps}
     for geometry in GEOMETRIES:
         for rate in RATES:
             change = {"model": {"geometry": geometry}, "train": {"lr": rate, "epochs": 1}, "epoch_steps": steps}
-            task = Pretraining(configure("pretrain", overrides=change))
-            task._made = shared
-            found = trial(task, data)
-            shared = task._made
+            found = known.get((geometry, rate))
+            if found is None:
+                task = Pretraining(configure("pretrain", overrides=change))
+                task._made = shared
+                found = trial(task, data)
+                shared = task._made
             done.append({"geometry": geometry, "lr": rate, "steps": steps, **found})
             print(done[-1], flush=True)
             what = f"{geometry}, rate {rate:g}, {steps} steps: validation cross entropy of masked tokens"
@@ -87,8 +97,7 @@ def trials(steps: int) -> None:
 
 def best_rate(geometry: str) -> float:
     """Rate of the best trial of a geometry."""
-    found = json.loads((RESULTS / "pretrain_trials.json").read_text(encoding="utf-8"))["trials"]
-    return min((t for t in found if t["geometry"] == geometry), key=lambda t: t["cross_entropy"])["lr"]
+    return min((t for t in _known() if t["geometry"] == geometry), key=lambda t: t["cross_entropy"])["lr"]
 
 
 def train(geometry: str, runs: Path) -> Result:
