@@ -19,7 +19,8 @@ from tasks.report.html import Column, Report, format_cell
 from .cells import Cell, solvable
 from .config import StudyConfig
 from .figures import contours, heat_map
-from .study import JOINT, Method, Planes, Study, study_methods
+from .planes import Planes, planes_of
+from .study import JOINT, Method, Study, study_methods
 from .tables import (
     COLUMNS,
     PUBLISHED,
@@ -94,7 +95,7 @@ def study_subspace(
         whole = study.whole()
         references += study.references()
         cells += study.cells(whole)
-        planes += [found] if (found := study.planes()) is not None else []
+        planes += [found] if (found := planes_of(study)) is not None else []
     result = StudyResult(config, methods, cells, references, planes, folder)
     _write(result, say)
     return result

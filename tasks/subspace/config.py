@@ -49,6 +49,8 @@ class StudyConfig:
         by commas: random directions, pca of the solutions, shuffled solutions; null for none
     max_train
         most training rows of a set
+    shots
+        training rows of each class instead
     max_eval
         most validation and test rows of a set, each
     max_length
@@ -88,6 +90,7 @@ class StudyConfig:
     reconstruction: float = 1.0
     controls: str | None = "random,pca,shuffled"
     max_train: int | None = 1000
+    shots: int | None = None
     max_eval: int | None = 500
     max_length: int = 64
     batch_size: int = 16
@@ -101,7 +104,17 @@ class StudyConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("budget", "max_train", "max_eval", "batch_size", "steps", "fit_steps", "point_steps", "threads"):
+        for name in (
+            "budget",
+            "max_train",
+            "shots",
+            "max_eval",
+            "batch_size",
+            "steps",
+            "fit_steps",
+            "point_steps",
+            "threads",
+        ):
             require(f"--{name}", getattr(self, name), at_least=1)
         require("--grid", self.grid, at_least=0)
         require("--planes", self.planes, at_least=0)

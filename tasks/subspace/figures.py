@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .study import Planes
+from .planes import Planes
 
 __all__ = ["contours", "heat_map"]
 

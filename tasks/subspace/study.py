@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import deltas
-from deltas.subspace import IntrinsicSubspace, Plane, TaskLoss, landscape, pca_subspace, random_subspace
+from deltas.subspace import IntrinsicSubspace, TaskLoss, pca_subspace, random_subspace
 from deltas.subspace.objective import only
 from tasks.api import run
 from tasks.compare_deltas.methods import LRS, USUAL_LR
@@ -28,7 +28,7 @@ from .config import StudyConfig
 from .ledger import Ledger
 from .reading import Readers, Solved, method_folder, read_solved
 
-__all__ = ["JOINT", "Method", "Planes", "Study", "study_methods"]
+__all__ = ["JOINT", "Method", "Study", "study_methods"]
 
 JOINT = "joint"
 
@@ -78,29 +78,6 @@ def study_methods(config: StudyConfig) -> list[Method]:
     return found
 
 
-@dataclass(frozen=True)
-class Planes:
-    """Landscape of a seen set: the plane through the methods' points and random planes around the same centre.
-
-    Attributes
-    ----------
-    axis, scores : of the plane through the points: coordinates, and mean score by method
-    marks : coordinates of the methods' points
-    share, low, high : part of the square where all methods keep 90 % of their best, with a 95 % interval over the rows
-    random : that part of random planes
-    """
-
-    task: str
-    dim: int
-    axis: list[float]
-    scores: dict[str, list[list[float]]]
-    marks: dict[str, list[float]]
-    share: float
-    low: float
-    high: float
-    random: list[float]
-
-
 class Study:
     """One seed.
 
@@ -134,7 +111,8 @@ class Study:
         config = self.config
         told = {
             "data": data,
-            "max_train": config.max_train,
+            "max_train": config.max_train if config.shots is None else None,
+            "shots": config.shots,
             "max_eval": config.max_eval,
             "max_length": config.max_length,
             "apart_from": config.data if unseen else None,
@@ -257,12 +235,13 @@ class Study:
         names = [Path(data).name for data in self.config.sets]
         return read_solved(self.solutions, names, self.labels)
 
-    def _texts(self, data: str) -> Texts:
+    def texts(self, data: str) -> Texts:
+        """An unseen set, or the first seen one."""
         _ = self.readers
         return self._unseen[data]
 
     def _untouched(self, label: str, data: str) -> float:
-        readers, texts = self.readers, self._texts(data)
+        readers, texts = self.readers, self.texts(data)
         for handle in readers.handles.values():
             if handle.active:
                 handle.disable()
@@ -272,7 +251,7 @@ class Study:
 
     def score(self, space: IntrinsicSubspace, label: str, data: str, point: Tensor, split: str) -> float:
         """Score of a method on a set at a point."""
-        readers, texts = self.readers, self._texts(data)
+        readers, texts = self.readers, self.texts(data)
         handle = readers.handles[label]
         only(handle)
         with torch.no_grad(), handle.applied(space.decode(label, point)):
@@ -280,7 +259,7 @@ class Study:
 
     def train_point(self, space: IntrinsicSubspace, label: str, data: str, lr: float) -> Tensor:
         """Train a point on an unseen set through a method."""
-        readers, texts = self.readers, self._texts(data)
+        readers, texts = self.readers, self.texts(data)
         count = readers.count(texts, "train")
 
         def batches(task: str, step: int) -> Any:
@@ -315,7 +294,7 @@ class Study:
     def _point(self, space: IntrinsicSubspace, data: str, via: str) -> dict[str, Any]:
         points = {rate: self.train_point(space, via, data, rate) for rate in self.config.rates}
         rate = max(points, key=lambda r: self.score(space, via, data, points[r], "valid") if len(points) > 1 else 0.0)
-        texts = self._texts(data)
+        texts = self.texts(data)
         label = self.readers.task(via, texts.name).labels(texts, "test")
         guess = self._text(
             data, self.folder / "references" / Path(data).name / "majority", unseen=True, model={"name": "majority"}
@@ -326,57 +305,6 @@ class Study:
             "rows": len(label),
             "lr": rate,
             "point": points[rate].tolist(),
-        }
-
-    # landscape
-
-    def planes(self) -> Planes | None:
-        """Landscape of the first seen set in the largest joint subspace of two dimensions or more."""
-        dim = max(self.config.dimensions)
-        if self.config.grid < 2 or dim < 2:
-            return None
-        found = self.ledger.get(f"landscape {dim}", lambda: self._landscape(dim))
-        return Planes(**found)
-
-    def _landscape(self, dim: int) -> dict[str, Any]:
-        solved = self.solved()
-        space = self.space(JOINT, dim, solved)
-        readers, data = self.readers, Path(self.config.sets[0]).name
-        texts = self._texts(data)
-        points = {label: space.encode(label, solved.vectors[data][label]).detach() for label in self.labels}
-        rows = np.arange(min(self.config.landscape_rows, readers.count(texts, "valid")))
-        batch = readers.batch(texts, "valid", rows)
-
-        def right(label: str, vector: Tensor) -> np.ndarray:
-            handle = readers.handles[label]
-            only(handle)
-            with torch.no_grad(), handle.applied(vector):
-                return readers.right(label, texts.name, batch)
-
-        best = {label: right(label, solved.vectors[data][label]) for label in self.labels}
-        label = next(iter(batch.values()))["label"]
-        chance = float(torch.bincount(label).max() / len(label))
-
-        def score(method: str, point: Tensor) -> np.ndarray:
-            return right(method, space.decode(method, point))
-
-        plane = Plane.through(list(points.values()))
-        grid = landscape(score, plane, methods=self.labels, grid=self.config.grid)
-        low, high = grid.interval(best, chance=chance)
-        others = [
-            landscape(score, plane.turned(seed), methods=self.labels, grid=self.config.grid).share(best, chance=chance)
-            for seed in range(self.config.planes)
-        ]
-        return {
-            "task": data,
-            "dim": dim,
-            "axis": grid.axis.tolist(),
-            "scores": {name: table.tolist() for name, table in grid.scores.items()},
-            "marks": {name: list(plane.coordinates(point)) for name, point in points.items()},
-            "share": grid.share(best, chance=chance),
-            "low": low,
-            "high": high,
-            "random": others,
         }
 
 

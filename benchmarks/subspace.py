@@ -1,0 +1,128 @@
+"""The unified subspace of delta methods on real sets, with its controls.
+
+    python -m benchmarks.subspace [--part pair|unequal|single|minilm|geometries|finetuning] [--seeds 0-2] [--runs runs]
+        [--dims 1,4,16,100]
+
+``pair``: Adapter, LoRA and PrefixTuning of equal size on each backbone of the matched pair, six seen and four unseen sets,
+1,000 rows and 600 steps a solution. ``unequal``: the same with the methods' own sizes, at 4 dimensions. ``single``: the
+subspace of one set. ``minilm``: one set and few shots on MiniLM, with its wall time. ``geometries``: methods of both
+backbones in one subspace, so that solutions of one geometry are read by the other. ``finetuning``: full fine-tuning as one
+more method, through Fastfood. Finished work in the runs folder is used again. Published figures (Yi et al. 2022, of T5 on
+other tasks) stand beside the plain joint rows for orientation. Results: benchmarks/results/subspace_PART.json. HYREL_DATA
+names the data folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.argv import parse_seeds
+from tasks.subspace.cells import solvable
+from tasks.subspace.command import StudyResult, study_subspace
+from tasks.subspace.study import JOINT
+from tasks.subspace.tables import PUBLISHED, difference_rows, performance_columns, performance_rows, transfer_table
+
+from .common import row, save
+
+SIZE = 16_384  # numbers of a delta of equal size: LoRA's own on the pair
+PAIR = ("lorentz-small", "euclidean-small")
+MANY = {"data": "SST-2,SST-5,CoLA,MRPC,SICK-E,MPQA", "unseen": "CR,SUBJ,TREC,AG-News"}
+ONE = {"data": "SST-2", "unseen": "CR", "controls": "random,pca"}
+PARTS: dict[str, list[dict[str, Any]]] = {
+    "pair": [{"model": model, "budget": SIZE, **MANY} for model in PAIR],
+    "unequal": [{"model": model, "dims": "4", **MANY} for model in PAIR],
+    "single": [{"model": model, "budget": SIZE, **ONE} for model in PAIR],
+    "minilm": [
+        {
+            "model": "minilm", "shots": 16, "dims": "4,100", "steps": 150, "fit_steps": 150, "point_steps": 100,
+            "max_eval": 200, "grid": 5, "planes": 1, "landscape_rows": 60, **ONE,
+        }
+    ],
+    "geometries": [{"model": ",".join(PAIR), "deltas": "Adapter,LoRA", "budget": SIZE, "dims": "16", "grid": 0, **MANY}],
+    "finetuning": [{"model": model, "deltas": "LoRA,FullFineTuning", "dims": "16", "grid": 0, **MANY} for model in PAIR],
+}  # fmt: skip
+
+
+def entries(name: str, result: StudyResult) -> list[dict[str, Any]]:
+    """Rows of the result file for one study."""
+    cells, kind = result.cells, "one task" if len(result.config.sets) == 1 else "many tasks"
+    kept, remarks = solvable(cells)
+    seeds = len({cell.seed for cell in cells})
+    columns = performance_columns(cells)[2:]
+    found = [
+        row(f"{name}, {method.label}: numbers of the delta", method.parameters, "numbers") for method in result.methods
+    ]
+    for kind_of_space, dim, *values in performance_rows(cells):
+        for what, value in zip(columns, values, strict=True):
+            if isinstance(value, float):
+                published = dict(zip(("optimisation, plain", "transfer, plain"), PUBLISHED[kind], strict=True)).get(
+                    what
+                )
+                reference = published if kind_of_space == JOINT else None
+                text = f"{name}, {kind_of_space}, {dim} dimensions: relative performance, {what}"
+                found.append(row(text, round(value, 4), "ratio", n=seeds, reference=reference))
+    for dim, control, what, value, half, pairs in difference_rows(cells):
+        assert isinstance(value, float) and isinstance(pairs, int)
+        text = f"{name}, {dim} dimensions: joint less {control}, {what}, chance-corrected"
+        if not isinstance(half, float) or abs(value) <= half:
+            text += ": no difference shown"
+        spread = round(half, 4) if isinstance(half, float) else None
+        found.append(row(text, round(value, 4), "ratio", n=pairs, spread=spread))
+    largest = max(result.config.dimensions)
+    table, labels = transfer_table(cells, largest)
+    for via, line in zip(labels, table, strict=True):
+        for to, value in zip(labels, line, strict=True):
+            if value is not None and via != to:
+                found.append(
+                    row(f"{name}, joint, {largest} dimensions: {via} read by {to}", round(value, 4), "ratio", n=seeds)
+                )
+    for planes in result.planes:
+        text = (
+            f"{name}, {planes.task}, {planes.dim} dimensions: part of the plane that keeps 90 % of every method's best"
+        )
+        found.append(
+            row(text, round(planes.share, 4), "share", n=1)
+            | {"interval": [planes.low, planes.high], "random_planes": planes.random}
+        )
+    for seed, data, what, model, score in result.references:
+        found.append(row(f"{name}, {data}, seed {seed}: {what} {model}".rstrip(), round(score, 4), "score"))
+    counted = len({(c.seed, c.task) for c in kept})
+    found.append(row(f"{name}: pairs of seed and set that count", counted, "pairs") | {"left_out": remarks})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="pair", choices=PARTS)
+    parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2])
+    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--dims", help="instead of those of the part")
+    parser.add_argument("--steps", type=int, help="of a solution, instead of those of the part")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for told in PARTS[options.part]:
+        told = {"dims": "1,4,16,100", **told}
+        told |= {key: value for key in ("dims", "steps") if (value := getattr(options, key)) is not None}
+        name = "+".join(Path(word).name for word in told["model"].split(","))
+        start = time.monotonic()
+        result = study_subspace(
+            seeds=options.seeds, runs=options.runs, say=lambda line: print(line, flush=True), **told
+        )
+        rows += entries(name, result)
+        rows.append(row(f"{name}: wall time of this call", round((time.monotonic() - start) / 60, 1), "minutes"))
+    seeds = ",".join(map(str, options.seeds))
+    print(
+        save(
+            f"subspace_{options.part}",
+            f"python -m benchmarks.subspace --part {options.part} --seeds {seeds}",
+            rows,
+            threads=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
