@@ -55,22 +55,20 @@ def entries(name: str, result: StudyResult) -> list[dict[str, Any]]:
     found = [
         row(f"{name}, {method.label}: numbers of the delta", method.parameters, "numbers") for method in result.methods
     ]
+    published = dict(zip(("optimisation, plain", "transfer, plain"), PUBLISHED[kind], strict=True))
     for kind_of_space, dim, *values in performance_rows(cells):
         for what, value in zip(columns, values, strict=True):
             if isinstance(value, float):
-                published = dict(zip(("optimisation, plain", "transfer, plain"), PUBLISHED[kind], strict=True)).get(
-                    what
-                )
-                reference = published if kind_of_space == JOINT else None
+                reference = published.get(what) if kind_of_space == JOINT else None
                 text = f"{name}, {kind_of_space}, {dim} dimensions: relative performance, {what}"
                 found.append(row(text, round(value, 4), "ratio", n=seeds, reference=reference))
-    for dim, control, what, value, half, pairs in difference_rows(cells):
-        assert isinstance(value, float) and isinstance(pairs, int)
-        text = f"{name}, {dim} dimensions: joint less {control}, {what}, chance-corrected"
-        if not isinstance(half, float) or abs(value) <= half:
+    for at, control, part, less, half, pairs in difference_rows(cells):
+        assert isinstance(less, float) and isinstance(pairs, int)
+        text = f"{name}, {at} dimensions: joint less {control}, {part}, chance-corrected"
+        if not isinstance(half, float) or abs(less) <= half:
             text += ": no difference shown"
         spread = round(half, 4) if isinstance(half, float) else None
-        found.append(row(text, round(value, 4), "ratio", n=pairs, spread=spread))
+        found.append(row(text, round(less, 4), "ratio", n=pairs, spread=spread))
     largest = max(result.config.dimensions)
     table, labels = transfer_table(cells, largest)
     for via, line in zip(labels, table, strict=True):
