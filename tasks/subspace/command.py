@@ -151,6 +151,10 @@ def _report(
         f"Published, plain, T5 on other tasks ({kind}): optimisation {own:.3f}, transfer {moved:.3f} (Yi et al. 2022). "
         "Another backbone, other tasks: for orientation, no target."
     )
+    if "pca" in config.control_names and max(config.dimensions) > len(config.sets):
+        section.add_text(
+            f"The solutions of {len(config.sets)} sets have no more principal components: pca has no more."
+        )
     for remark in remarks:
         section.add_text(remark)
     section = report.section(

@@ -181,10 +181,15 @@ class Study:
 
     def space(self, kind: str, dim: int, solved: Solved) -> IntrinsicSubspace:
         """The joint subspace, or a control; trained through the runner, or read again."""
+        folder = self.folder / "subspaces" / f"{kind}-{dim}"
         if kind in ("random", "pca"):
-            if kind == "random":
-                return random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts)
-            return pca_subspace(solved.vectors, dim, starts=solved.starts)
+            space = (
+                random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts)
+                if kind == "random"
+                else pca_subspace(solved.vectors, dim, starts=solved.starts)
+            )
+            space.save(folder / "subspace")
+            return space
         config = self.config
         own = config.own_projectors
         full = [m.label for m in self.methods if m.delta == "FullFineTuning"]
@@ -193,7 +198,7 @@ class Study:
         result = run(
             "subspace-fit",
             seed=self.seed,
-            out=self.folder / "subspaces" / f"{kind}-{dim}",
+            out=folder,
             data_dir=self.data_dir,
             quiet=True,
             data=config.data,
