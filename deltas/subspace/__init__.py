@@ -1,7 +1,7 @@
 """The unified optimisation subspace: solutions of different delta methods as points of one space of few dimensions.
 
-After Yi et al., "Different Tunes Played with Equal Skill: Exploring a Unified Optimization Subspace for Parameter-Efficient
-Tuning" (Findings of EMNLP 2022).
+After Yi et al., "Different Tunes Played with Equal Skill: Exploring a Unified Optimization Subspace for Delta Tuning"
+(Findings of EMNLP 2022).
 """
 
 from .controls import full_space, pca_subspace, random_subspace, shuffled

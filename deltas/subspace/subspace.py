@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from ..errors import DeltaError, lookup
 from ..handle import Handle
 from .codec import Codec
 from .interpolation import INTERPOLATIONS, random_weights
+from .landscape import Landscape, Plane, landscape
 from .projectors import PROJECTORS
 
 __all__ = ["IntrinsicSubspace", "Objective", "Solutions"]
@@ -314,6 +316,20 @@ class IntrinsicSubspace(nn.Module):
         vector = self.decode(to.spec.name if method is None else method, point)
         to.unflatten(vector)
         return vector
+
+    @torch.no_grad()
+    def landscape(self, score: Callable[[str, Tensor], np.ndarray], plane: Plane, *, grid: int = 11) -> Landscape:
+        """Scores of every method over a plane of points.
+
+        Parameters
+        ----------
+        score : ``score(method, vector)``, (m,): of each of m examples, 1 for a right one, with the method's delta at a vector
+        plane : ``Plane.through`` the methods' points of a task, say
+        grid : points along each side
+        """
+        return landscape(
+            lambda name, point: score(name, self.decode(name, point)), plane, methods=self.methods, grid=grid
+        )
 
     # files
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltas.subspace import Plane, landscape
+from deltas.subspace import Plane
 from deltas.subspace.objective import only
 
 from .study import JOINT, Study
@@ -70,14 +70,11 @@ def _measured(study: Study, dim: int) -> dict[str, Any]:
     label = next(iter(batch.values()))["label"]
     chance = float(torch.bincount(label).max() / len(label))
 
-    def score(method: str, point: Tensor) -> np.ndarray:
-        return right(method, space.decode(method, point))
-
     plane = Plane.through(list(points.values()))
-    grid = landscape(score, plane, methods=study.labels, grid=config.grid)
+    grid = space.landscape(right, plane, grid=config.grid)
     low, high = grid.interval(best, chance=chance)
     others = [
-        landscape(score, plane.turned(seed), methods=study.labels, grid=config.grid).share(best, chance=chance)
+        space.landscape(right, plane.turned(seed), grid=config.grid).share(best, chance=chance)
         for seed in range(config.planes)
     ]
     return {

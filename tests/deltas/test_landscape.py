@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deltas import DeltaError
-from deltas.subspace import Plane, landscape
+from deltas.subspace import Plane, landscape, pca_subspace
 
 
 def test_a_plane_goes_through_three_points() -> None:
@@ -53,6 +53,21 @@ def test_chance_is_taken_away() -> None:
     low, high = found.interval(best, keep=0.95, chance=0.0)
     assert low == 0.0
     assert high == 1.0
+
+
+def test_the_landscape_of_a_space_reads_vectors() -> None:
+    generator = torch.Generator().manual_seed(1)
+    solutions = {
+        f"t{i}": {"a": torch.randn(30, generator=generator), "b": torch.randn(40, generator=generator)}
+        for i in range(3)
+    }
+    space = pca_subspace(solutions, 3)
+    plane = Plane.through([space.encode("a", row["a"]) for row in solutions.values()])
+    found = space.landscape(lambda name, vector: np.array([float(vector.sum())]), plane, grid=3)
+    assert found.scores["b"].shape == (3, 3)
+    for name in ("a", "b"):
+        expected = space.decode(name, plane.point(1.0, -1.0)).sum()
+        assert found.scores[name][0, 2] == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_errors() -> None:
