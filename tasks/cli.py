@@ -29,8 +29,11 @@ def _out(text: str) -> None:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
-    from .api import Result, run
+    from .api import TASKS, Result, run
+    from .registry import lookup
 
+    if options.task is not None:
+        lookup({**TASKS, **STUDIES}, options.task, kind="task")
     if options.task in STUDIES:
         _run_study(options, rest)
         return

@@ -12,7 +12,7 @@ import pytest
 import tasks
 from tasks.api import configure, recipes
 from tasks.argv import parse_seeds, regular
-from tasks.cli import main
+from tasks.cli import STUDIES, main
 from tasks.config import config_hash, differences, load_recipe, to_dict
 from tasks.doctor import shadows
 from tasks.errors import UsageError
@@ -22,6 +22,7 @@ from tasks.errors import UsageError
     ("words", "expected"),
     [
         (["run", "kgg"], "unknown task 'kgg'. Did you mean 'kg'?"),
+        (["run", "subspac"], "unknown task 'subspac'. Did you mean 'subspace'?"),
         (["run", "kg", "--data", "WN18R"], "Did you mean 'WN18RR'?"),
         (["run", "kg", "--model.dmi", "3"], "Did you mean 'model.dim'?"),
         (["run", "kg", "--model.dim", "many"], "--model.dim: expected a whole number, got many"),
@@ -204,6 +205,18 @@ def test_doctor_names_a_shadowed_package(
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, tasks.cli as c; c.main(['ls', 'tasks']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_help_of_a_study_shows_its_options_without_torch(name: str) -> None:
+    code = f"import sys; from tasks.cli import main; code = main(['run', '{name}', '-h']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--point_steps" in done.stdout if name == "subspace" else "--lr_factors" in done.stdout
+
+
+def test_a_study_takes_no_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "subspace", "--out", "x"]) == 2
+    assert "--runs" in capsys.readouterr().err
 
 
 def test_help_of_a_task_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
