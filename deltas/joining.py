@@ -93,7 +93,8 @@ class Junction(nn.Module):
             return None
         given = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
         n, extra = sum(p.length for p in self.parts), sum(p.shift for p in self.active)
-        cache = given.get("past_key_values")
+        # transformers has called it cache since 5.24.
+        cache = given.get("cache") if given.get("past_key_values") is None else given["past_key_values"]
         past = 0 if cache is None else cache.get_seq_length()
         if n and getattr(cache, "is_compileable", False):
             raise DeltaError(f"{self.path}: tokens of the input need a cache that grows, such as DynamicCache")

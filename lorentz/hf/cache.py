@@ -6,8 +6,12 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
-__all__ = ["LayerCache", "layer_caches", "new_cache"]
+__all__ = ["CACHE", "LayerCache", "layer_caches", "new_cache", "one_cache"]
+
+# Name of the cache in what models return: transformers renamed it in 5.24.
+CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
 class LayerCache:
@@ -41,6 +45,18 @@ class LayerCache:
             self.both.is_updated[self.layer] = True
         both: tuple[Tensor, Tensor] = self.cache.update(key, value, self.layer)
         return both
+
+
+def one_cache(past_key_values: Any, cache: Any) -> Any:
+    """The cache that was given by either name.
+
+    Raises
+    ------
+    ValueError : by both.
+    """
+    if past_key_values is not None and cache is not None:
+        raise ValueError("past_key_values and cache are two names of one thing, give one of them")
+    return past_key_values if cache is None else cache
 
 
 def new_cache() -> Any:

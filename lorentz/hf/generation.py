@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
+from .cache import CACHE, one_cache
 from .configuration import LorentzConfig
 from .language import VocabularyModel
 from .model import finish
@@ -53,6 +54,7 @@ class LorentzForConditionalGeneration(VocabularyModel, GenerationMixin):
         decoder_inputs_embeds: Tensor | None = None,
         encoder_outputs: Any = None,
         past_key_values: Any = None,
+        cache: Any = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
@@ -76,7 +78,7 @@ class LorentzForConditionalGeneration(VocabularyModel, GenerationMixin):
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            past_key_values=one_cache(past_key_values, cache),
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -87,7 +89,7 @@ class LorentzForConditionalGeneration(VocabularyModel, GenerationMixin):
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=found.past_key_values,
+            **{CACHE: getattr(found, CACHE)},
             decoder_hidden_states=found.decoder_hidden_states,
             decoder_attentions=found.decoder_attentions,
             cross_attentions=found.cross_attentions,

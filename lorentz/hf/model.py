@@ -20,7 +20,7 @@ from ..manifold import Lorentz
 from ..normalization import LorentzLayerNorm
 from ..positional import LearnedPositions
 from ..stacks import LorentzTransformerDecoder, LorentzTransformerEncoder
-from .cache import layer_caches, new_cache
+from .cache import CACHE, layer_caches, new_cache, one_cache
 from .configuration import LorentzConfig
 from .conversion import convert
 from .embedding import TokenEmbedding
@@ -150,7 +150,7 @@ class LorentzDecoder(_Half):
         )
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=x,
-            past_key_values=past_key_values,
+            **{CACHE: past_key_values},
             hidden_states=tuple(seen["hidden_states"]) if seen and hidden else None,
             attentions=tuple(seen["attentions"]) if seen and attentions else None,
             cross_attentions=tuple(seen["cross_attentions"]) if seen and attentions else None,
@@ -168,7 +168,7 @@ class LorentzPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["LorentzTransformerEncoderLayer", "LorentzTransformerDecoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_sdpa = True
     _keys_to_ignore_on_load_missing = [r"_extra_state$"]  # noqa: RUF012
 
@@ -312,6 +312,7 @@ class LorentzModel(LorentzPreTrainedModel):
         decoder_inputs_embeds: Tensor | None = None,
         encoder_outputs: Any = None,
         past_key_values: Any = None,
+        cache: Any = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -325,8 +326,9 @@ class LorentzModel(LorentzPreTrainedModel):
         attention_mask : shape (batch, length), not 0 is a token; or (batch, length, length) or (batch, heads, length,
             length), bool, 0 and 1, or additive floats
         inputs_embeds : space coordinates (batch, length, hidden_size - 1), in place of `input_ids`
-        decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, past_key_values, use_cache : as
-            in transformers, for an encoder-decoder
+        decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, use_cache : as in transformers, for
+            an encoder-decoder
+        past_key_values, cache : the cache, by the name that transformers gives it before 5.24 and from there on
         output_attentions, output_hidden_states, return_dict : as in transformers
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -350,18 +352,19 @@ class LorentzModel(LorentzPreTrainedModel):
             raise ValueError("give decoder_input_ids or decoder_inputs_embeds, one of them")
         if decoder_inputs_embeds is None:
             decoder_inputs_embeds = self.get_input_embeddings()(decoder_input_ids)
+        past = one_cache(past_key_values, cache)
         caching = self.config.use_cache and not torch.is_grad_enabled() if use_cache is None else use_cache
         decoded = self.decoder(
             decoder_inputs_embeds,
             encoder_outputs.last_hidden_state,
             attention_mask=decoder_attention_mask,
             memory_mask=attention_mask,
-            past_key_values=(new_cache() if past_key_values is None else past_key_values) if caching else None,
+            past_key_values=(new_cache() if past is None else past) if caching else None,
             **asked,
         )
         output = Seq2SeqModelOutput(
             last_hidden_state=decoded.last_hidden_state,
-            past_key_values=decoded.past_key_values,
+            **{CACHE: getattr(decoded, CACHE)},
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
             cross_attentions=decoded.cross_attentions,

@@ -12,6 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
 
 from lorentz.hf import LorentzConfig, LorentzForConditionalGeneration
+from lorentz.hf.cache import CACHE
 
 logging.set_verbosity_error()
 both = pytest.mark.parametrize("geometry", ["lorentz", "euclidean"])
@@ -44,17 +45,17 @@ def test_a_step_at_a_time_equals_the_full_forward(geometry: str, position: str) 
     ids, mask = source()
     target = torch.randint(3, 40, (3, 7), generator=torch.Generator().manual_seed(2))
     want = model(ids, mask, decoder_input_ids=target, use_cache=False)
-    assert want.past_key_values is None
+    assert getattr(want, CACHE) is None
     encoded, cache, steps = model.get_encoder()(ids, mask), EncoderDecoderCache(DynamicCache(), DynamicCache()), []
     for i, j in ((0, 2), (2, 3), (3, 6), (6, 7)):
         output = model(
             attention_mask=mask,
             encoder_outputs=encoded,
             decoder_input_ids=target[:, i:j],
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         )
-        assert output.past_key_values.get_seq_length() == j
+        assert output[CACHE].get_seq_length() == j
         steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, 1), want.logits, rtol=1e-5, atol=1e-5)
 
@@ -115,7 +116,7 @@ def test_labels_are_shifted_and_ignored_where_they_say_so() -> None:
     logits = model(ids, mask, decoder_input_ids=inputs).logits
     torch.testing.assert_close(output.logits, logits)
     torch.testing.assert_close(output.loss, F.cross_entropy(logits.transpose(1, 2), labels))
-    assert output.past_key_values is None
+    assert getattr(output, CACHE) is None
     with pytest.raises(ValueError, match="decoder_start_token_id and pad_token_id: set both"):
         made(decoder_start_token_id=None)(ids, labels=labels)
 
