@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from tasks.argv import parse_seeds
@@ -85,6 +86,9 @@ def entries(name: str, result: StudyResult) -> list[dict[str, Any]]:
             row(text, round(planes.share, 4), "share", n=1)
             | {"interval": [planes.low, planes.high], "random_planes": planes.random}
         )
+        if planes.random:
+            share = mean(planes.random)
+            found.append(row(f"{text}: random planes, mean", round(share, 4), "share", n=len(planes.random)))
     for seed, data, what, model, score in result.references:
         found.append(row(f"{name}, {data}, seed {seed}: {what} {model}".rstrip(), round(score, 4), "score"))
     counted = len({(c.seed, c.task) for c in kept})
