@@ -63,8 +63,11 @@ class CompareConfig:
         for name in ("budget", "steps", "batch_size", "max_train", "max_eval", "threads"):
             require(f"--{name}", getattr(self, name), at_least=1)
         for name in ("model", "data", "deltas"):
-            if not all(word.strip() for word in getattr(self, name).split(",")):
+            words = [word.strip() for word in getattr(self, name).split(",")]
+            if not all(words):
                 raise UsageError(f"--{name} {getattr(self, name)!r}: names by commas, LoRA,BitFit for example")
+            if twice := sorted({word for word in words if words.count(word) > 1}):
+                raise UsageError(f"--{name} names {' and '.join(twice)} twice; every row of a comparison is another")
         try:
             factors = self.factors
         except ValueError:
