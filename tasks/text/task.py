@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import deltas
 from deltas.base import methods_of
+from deltas.statistics import statistics
 from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
@@ -149,6 +150,7 @@ class TextTask:
             return frozenset()
         backbone = model.backbone
         trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
+        trained |= set(statistics(backbone))
         kept = {f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state")}
         return frozenset(kept | {name for name in model.state_dict() if name.startswith("codec.")})
 
