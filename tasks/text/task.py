@@ -24,11 +24,11 @@ from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
 from .rows import evaluation_rows, training_rows
+from .stored import DELTA, load_delta, stored_spec
 from .tokens import Tokens, tokenize
 
 __all__ = ["DELTA", "TextTask"]
 
-DELTA = "default"
 _EVALUATED = 64  # texts a batch, of like length
 
 
@@ -104,7 +104,9 @@ class TextTask:
         if config.tuning != "full":
             model.remember_backbone()
             model.backbone.requires_grad_(False)
-        if spec is not None:
+        if config.delta.start is not None:
+            load_delta(model, config.delta.start, train=config.tuning == "delta")
+        elif spec is not None:
             self._attach(model, spec, data)
         if config.subspace.folder is not None:
             from .intrinsic import PointModel
@@ -139,6 +141,8 @@ class TextTask:
 
     def _spec(self) -> deltas.Delta | deltas.Combination | None:
         config = self.config.delta
+        if config.start is not None:
+            return stored_spec(config.start, config.name)
         try:
             return None if config.name is None else deltas.parse(config.name, config.options)
         except (deltas.DeltaError, TypeError, ValueError) as error:
@@ -151,6 +155,8 @@ class TextTask:
         backbone = model.backbone
         trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
         trained |= set(statistics(backbone))
+        if self.config.delta.start is not None:  # the run must not depend on the folder that it started from
+            trained |= set(deltas.handles(backbone)[DELTA].owned())
         kept = {f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state")}
         return frozenset(kept | {name for name in model.state_dict() if name.startswith("codec.")})
 
