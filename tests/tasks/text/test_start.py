@@ -156,6 +156,12 @@ def test_options() -> None:
     assert make_config(TextConfig, args=["--delta.start", "runs/a"]).tuning == "delta"
     plain = to_dict(make_config(TextConfig, args=["--delta", "LoRA"]))
     assert plain["delta"] == {"name": "LoRA", "options": {}}
+    assert "subspace" not in plain and "head" not in plain["model"]
+    with pytest.raises(UsageError, match=r"--subspace and --delta\.start"):
+        make_config(
+            TextConfig,
+            args=["--delta.start", "a", "--subspace.folder", "b", "--delta", "LoRA", "--model.head", "words"],
+        )
     assert config_hash("text", to_dict(config)) != config_hash(
         "text", {**to_dict(config), "delta": {"start": "runs/b"}}
     )
