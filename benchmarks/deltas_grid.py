@@ -1,7 +1,7 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
     python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
-                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3] [--group-by-length]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
     parser.add_argument("--lr-factors", default="0.3,1,3")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--group-by-length", action="store_true", help="batches of texts of like length: faster")
     options = parser.parse_args()
     chosen = settings(options)
     rows = compare_deltas(
@@ -106,13 +107,21 @@ def main() -> None:
         costs=False,
         lr_factors=options.lr_factors,
         steps=options.steps,
+        batch_size=32,
+        max_train=2000,
+        max_eval=None,
+        max_length=64,
+        evaluations=6,
+        group_by_length=options.group_by_length,
         say=print,
         **chosen,
     )
     models = chosen["model"].split(",")
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
-    print(save(f"deltas_{options.part}", f"python -m benchmarks.deltas_grid --part {options.part}", found, threads=1))
+    command = f"python -m benchmarks.deltas_grid --part {options.part}"
+    command += " --group-by-length" if options.group_by_length else ""
+    print(save(f"deltas_{options.part}", command, found, threads=1))
 
 
 if __name__ == "__main__":

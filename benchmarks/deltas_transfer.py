@@ -12,9 +12,9 @@ steps (``warm``; a fresh start is B's own delta). Controls are the head alone wi
 Every score s stands beside s / own and beside (s - chance) / (own - chance), own B's own delta and chance the majority
 class. A task whose own score is not above chance by two standard errors is named and left out of the means. With several
 seeds a warm start less a fresh one is paired by seed, with 95 % t intervals, Holm-adjusted over the pairs of tasks.
-At most 2,000 training rows of each task, 64 tokens, 300 steps of 32, each method's usual learning rate, one thread.
-Results: benchmarks/results/deltas_transfer_DELTA.json, and a heat map RUNS/deltas_transfer_DELTA.svg. Finished runs in the
-runs folder are used again. HYREL_DATA names the data folder.
+At most 2,000 training rows of each task, 64 tokens, 300 steps of 32 texts of like length, each method's usual learning rate
+and one for all heads, one thread. Results: benchmarks/results/deltas_transfer_DELTA.json, and a heat map
+RUNS/deltas_transfer_DELTA.svg. Finished runs in the runs folder are used again. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ WAYS = {
     "frozen": "delta as it is, new head",
     "warm": "start of training",
 }
+HEAD_LR = Method("head").lr  # of the head in every way, so that a new one learns as fast beside a delta as alone
 OWN, HEAD, MAJORITY = "own delta", "head alone", "majority"
 
 # (model, way, A or None, B) -> score by seed
@@ -94,9 +95,10 @@ def _run(options: argparse.Namespace, model: str, data: str, seed: int, way: str
     train = {"max_steps": options.steps, "eval_steps": max(1, options.steps // 6), "batch_size": 32, "lr": method.lr}
     told: dict[str, Any] = {"model": {"name": model}, "train": train, **shared}
     if method.name == "head":
-        told |= {"tuning": "head", "head_lr": method.lr}
+        told["tuning"] = "head"
     elif start is None:
         told["delta"] = options.delta
+    told["head_lr"] = HEAD_LR
     if start is not None:
         told["delta"] = {"start": str(start)}
     return run("text", seed=seed, runs=options.runs, quiet=True, **told)

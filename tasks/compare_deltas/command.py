@@ -108,6 +108,7 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
         "max_train": config.max_train,
         "max_eval": config.max_eval,
         "max_length": config.max_length,
+        **({"group_by_length": True} if config.group_by_length else {}),
         **method.overrides(model),
     }
     if method.name in ("majority", "tfidf"):
@@ -117,7 +118,7 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
         found["head_lr"] = rate
     found["train"] = {
         "max_steps": config.steps,
-        "eval_steps": max(1, config.steps // 6),
+        "eval_steps": max(1, config.steps // config.evaluations),
         "batch_size": config.batch_size,
         "lr": rate,
         "threads": config.threads,

@@ -119,6 +119,8 @@ class TextConfig:
         training rows of each class (of each fifth of the labels in a regression), drawn by the seed; null for all
     max_eval
         most validation and test rows each, the same for every seed; null for all
+    group_by_length
+        whether the texts of a training batch are of like length, which is faster for there is less padding
     monitor
         validation metric that selects the model: accuracy, f1, mcc, pearson or spearman; null for the usual one of the data
     seed
@@ -142,6 +144,7 @@ class TextConfig:
     max_train: int | None = None
     shots: int | None = None
     max_eval: int | None = None
+    group_by_length: bool = field(default=False, metadata=ADDED)
     monitor: str | None = None
     apart_from: str | None = field(default=None, metadata=ADDED)
     seed: int = 0

@@ -23,7 +23,7 @@ from .config import BASELINES, METRICS, TextConfig
 from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
-from .rows import evaluation_rows, training_rows
+from .rows import epoch_batches, evaluation_rows, training_rows
 from .stored import DELTA, load_delta, stored_spec
 from .tokens import Tokens, tokenize
 
@@ -206,7 +206,11 @@ class TextTask:
     def train_batch(self, data: Texts, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
         """Take a batch of an order that is a function of seed and epoch, padded to its longest text."""
         label, size = self.labels(data, "train"), self.config.train.batch_size
-        places = np.random.default_rng([seed, epoch]).permutation(len(label))[index * size : (index + 1) * size]
+        grouped = (
+            self.config.group_by_length and self.config.tuning != "head"
+        )  # a head reads states, which need no padding
+        lengths = self.tokens(data, "train").lengths if grouped else None
+        places = epoch_batches(len(label), size, np.random.default_rng([seed, epoch]), lengths)[index]
         batch = {"label": label[torch.from_numpy(places)]}
         if self.config.tuning == "head":
             assert self._model is not None
