@@ -1,7 +1,8 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
     python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
-                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3] [--group-by-length]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3]
+                                     [--head-lr 0.001] [--group-by-length]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
     parser.add_argument("--lr-factors", default="0.3,1,3")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--head-lr", type=float, default=1e-3, help="of the head beside a delta or full fine-tuning")
     parser.add_argument("--group-by-length", action="store_true", help="batches of texts of like length: faster")
     options = parser.parse_args()
     chosen = settings(options)
@@ -111,6 +113,7 @@ def main() -> None:
         max_train=2000,
         max_eval=None,
         max_length=64,
+        head_lr=options.head_lr,
         evaluations=6,
         group_by_length=options.group_by_length,
         say=print,
@@ -120,6 +123,7 @@ def main() -> None:
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
     command = f"python -m benchmarks.deltas_grid --part {options.part}"
+    command += f" --head-lr {options.head_lr:g}" if options.head_lr != parser.get_default("head_lr") else ""
     command += " --group-by-length" if options.group_by_length else ""
     print(save(f"deltas_{options.part}", command, found, threads=1))
 

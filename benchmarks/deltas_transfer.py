@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace, model: str, data: str, seed: int, way: str
     if way == MAJORITY:
         return run("text", seed=seed, runs=options.runs, quiet=True, model={"name": "majority"}, **shared)
     method = Method("head" if way in (HEAD, "frozen") else options.delta)
-    train = {"max_steps": options.steps, "eval_steps": max(1, options.steps // 6), "batch_size": 32, "lr": method.lr}
+    train = {"max_steps": options.steps, "eval_steps": -(-options.steps // 6), "batch_size": 32, "lr": method.lr}
     told: dict[str, Any] = {"model": {"name": model}, "train": train, **shared}
     if method.name == "head":
         told["tuning"] = "head"

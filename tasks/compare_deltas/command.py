@@ -114,11 +114,10 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
     if method.name in ("majority", "tfidf"):
         return found
     rate = method.lr if lr is None else lr
-    if method.name == "head":
-        found["head_lr"] = rate
+    found["head_lr"] = rate if method.name == "head" else config.head_lr
     found["train"] = {
         "max_steps": config.steps,
-        "eval_steps": max(1, config.steps // config.evaluations),
+        "eval_steps": -(-config.steps // config.evaluations),
         "batch_size": config.batch_size,
         "lr": rate,
         "threads": config.threads,

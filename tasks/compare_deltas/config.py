@@ -43,6 +43,8 @@ class CompareConfig:
     lr_factors
         multiples of each method's usual learning rate by commas: it takes the one with the best validation score on the first
         data set, with a seed that is in no row; null for the usual one
+    head_lr
+        learning rate of the head beside a delta or full fine-tuning
     evaluations
         evaluations on validation data during training, of which the best is kept
     group_by_length
@@ -63,6 +65,7 @@ class CompareConfig:
     max_eval: int | None = 400
     max_length: int = 64
     lr_factors: str | None = None
+    head_lr: float = 1e-2
     evaluations: int = 3
     group_by_length: bool = True
     costs: bool = True
@@ -71,6 +74,7 @@ class CompareConfig:
     def __post_init__(self) -> None:
         for name in ("budget", "steps", "batch_size", "max_train", "max_eval", "evaluations", "threads"):
             require(f"--{name}", getattr(self, name), at_least=1)
+        require("--head_lr", self.head_lr, above=0)
         for name in ("model", "data", "deltas"):
             words = [word.strip() for word in getattr(self, name).split(",")]
             if not all(words):

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from benchmarks import common, deltas_transfer
+from benchmarks import common, deltas_compare, deltas_grid, deltas_sizes, deltas_transfer
+from tasks.compare_deltas.command import Row, _overrides
+from tasks.compare_deltas.config import CompareConfig
+from tasks.compare_deltas.methods import Method
+from tasks.text.backbone import load_backbone, load_tokenizer
+from tasks.text.config import ModelConfig
 
 from .conftest import toy_rows, write_toy
 
@@ -100,3 +106,77 @@ def test_ratios_and_what_is_left_out() -> None:
     )
     svg = deltas_transfer.figure(scores, about)
     assert svg.count(">0.50<") == 2 and svg.count(">0.67<") == 2 and "<image" not in svg
+
+
+def test_first_layers_are_those_of_the_whole(backbones: dict[str, str], tmp_path: Path) -> None:
+    """The states are the whole model's after its first layer, under the same tokenizer; a finished folder stays."""
+    folder = deltas_sizes.first_layers(backbones["bert"], 1, tmp_path / "one")
+    stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert deltas_sizes.first_layers(backbones["bert"], 1, folder) == folder
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    batch = load_tokenizer(str(folder))(["the film is good", "bad"], padding=True, return_tensors="pt")
+    assert torch.equal(
+        batch["input_ids"],
+        load_tokenizer(backbones["bert"])(["the film is good", "bad"], padding=True, return_tensors="pt")["input_ids"],
+    )
+    cut, whole = (load_backbone(ModelConfig(name=name)).eval() for name in (str(folder), backbones["bert"]))
+    with torch.no_grad():
+        states = whole(**batch, output_hidden_states=True).hidden_states
+        torch.testing.assert_close(cut(**batch).last_hidden_state, states[1], rtol=0, atol=0)
+    assert len(states) == 3 and cut.config.num_hidden_layers == 1
+
+
+def test_methods_less_full_are_paired_by_backbone() -> None:
+    def made(model: str, method: str, *scores: float) -> Row:
+        return Row(model, "S", Method(method, 1), "accuracy", scores, 1e-3, None)
+
+    rows = [made("a", "full", 0.7, 0.8, 0.9), made("b/c", "full", 0.9, 0.9, 0.9)]
+    rows += [made("a", "LoRA", 0.6, 0.7, 0.8), made("b/c", "LoRA", 0.9, 0.91, 0.92), made("a", "BitFit", 0.7, 0.8, 0.9)]
+    found = {row["what"]: row for row in deltas_sizes.less_full(rows)}
+    assert [what.split(":")[0] for what in found] == [
+        "a, S, LoRA less full",
+        "c, S, LoRA less full",
+        "a, S, BitFit less full",
+    ]
+    first, second, _ = found.values()
+    assert first["value"] == pytest.approx(-0.1) and first["relative"] == 0.875
+    assert (
+        second["value"] == pytest.approx(0.01) and second["holm_p"] == second["p"] and "no difference" in second["what"]
+    )
+
+
+def test_the_grid_has_options_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs are those that they were: other defaults of the comparison do not touch them."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(deltas_grid, "compare_deltas", lambda **options: asked.update(options) or [])
+    monkeypatch.setattr(deltas_grid, "save", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["deltas_grid", "--part", "rest"])
+    deltas_grid.main()
+    config = CompareConfig(**{key: value for key, value in asked.items() if key not in ("seeds", "runs", "say")})
+    assert _overrides(config, Method("LoRA", 1), "m", "S") == {
+        "data": "S",
+        "max_train": 2000,
+        "max_eval": None,
+        "max_length": 64,
+        "head_lr": 1e-3,  # as the task has it
+        "model": {"name": "m"},
+        "delta": {"name": "LoRA", "options": {}},
+        "train": {"max_steps": 300, "eval_steps": 50, "batch_size": 32, "lr": 1e-3, "threads": 1},
+    }
+
+
+def test_the_time_of_a_comparison(
+    toy: Path,
+    backbones: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--model", backbones["bert"], "--data", str(toy), "--runs", str(tmp_path / "runs")]
+    words += ["--deltas", "LoRA", "--steps", "2", "--max-length", "16", "--costs", "false"]
+    found = written(monkeypatch, tmp_path, "deltas_compare", deltas_compare, *words)
+    times = [row["value"] for row in found["rows"]]
+    assert [row["met"] for row in found["rows"]] == [True, True, None, None]
+    assert 0 < times[2] + times[3] < times[0] and times[1] > 0 and "5 rows" in found["rows"][0]["what"]
+    with pytest.raises(SystemExit, match="empty folder"):
+        written(monkeypatch, tmp_path, "deltas_compare", deltas_compare, *words)
