@@ -108,12 +108,13 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
         "max_train": config.max_train,
         "max_eval": config.max_eval,
         "max_length": config.max_length,
-        **({"group_by_length": True} if config.group_by_length else {}),
         **method.overrides(model),
     }
     if method.name in ("majority", "tfidf"):
         return found
     rate = method.lr if lr is None else lr
+    if config.group_by_length:
+        found["group_by_length"] = True
     found["head_lr"] = rate if method.name == "head" else config.head_lr
     found["train"] = {
         "max_steps": config.steps,
