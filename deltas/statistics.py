@@ -42,7 +42,7 @@ def moved(model: nn.Module) -> dict[str, Tensor]:
     return {
         path: buffer.detach().clone()
         for path, buffer in statistics(model).items()
-        if path in before and not torch.equal(buffer, before[path].to(buffer.device))
+        if path in before and not torch.equal(buffer, before[path].to(buffer))
     }
 
 

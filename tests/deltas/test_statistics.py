@@ -131,3 +131,18 @@ def test_a_backbone_with_other_statistics_is_another(model: Any, tmp_path: Path)
     deltas.handles(other)["default"].merge(forget=True)
     with pytest.raises(DeltaError, match="another backbone"):
         deltas.load(other, tmp_path, host=ROLES)
+
+
+def test_in_half_precision(tmp_path: Path) -> None:
+    """A model whose dtype changes under a delta: its statistics, rounded, have not moved."""
+    torch.manual_seed(0)
+    model = Euclidean()
+    model(torch.randn(8, 4))
+    handle = deltas.attach(model.eval(), LoRA(rank=1, roles=("q",)), host=ROLES)
+    model.to(torch.bfloat16)
+    assert not any(key.startswith("norm") for key in handle.values())
+    train_in = torch.randn(8, 4, dtype=torch.bfloat16)
+    model.train()(train_in)
+    assert "norm.running_mean" in handle.values()
+    handle.detach()
+    assert model.norm.running_mean.dtype == torch.bfloat16
