@@ -7,7 +7,7 @@
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
 other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2; ``sizes`` LoRA, Adapter and BitFit on
-SST-2 on three Euclidean backbones of 1.9, 15.5 and 22.7 million parameters: euclidean-small, the first two of MiniLM's six
+SST-2 on three Euclidean backbones of 1.8, 15.5 and 22.6 million parameters: euclidean-small, the first two of MiniLM's six
 layers (a folder minilm-2-layers that is made in the runs folder; not trained further), and MiniLM, with each method less
 full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32. Learning rates are chosen by method
 and backbone on the validation part of the first data set, with seed 1000, among equally many multiples of the method's
