@@ -1,13 +1,17 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
-    python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
+    python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
                                      [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3]
+                                     [--head-lr 0.001] [--group-by-length]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
-other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2. At most 2,000 training rows, 64
-tokens, 300 steps of 32. Learning rates are chosen by method and backbone on the validation part of the first data set, with
-seed 1000, among equally many multiples of the method's usual one. Majority and TF-IDF stand in every table. Differences
+other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2; ``sizes`` LoRA, Adapter and BitFit on
+SST-2 on three Euclidean backbones of 1.8, 15.5 and 22.6 million parameters: euclidean-small, the first two of MiniLM's six
+layers (a folder minilm-2-layers that is made in the runs folder; not trained further), and MiniLM, with each method less
+full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32. Learning rates are chosen by method
+and backbone on the validation part of the first data set, with seed 1000, among equally many multiples of the method's
+usual one. Majority and TF-IDF stand in every table. Differences
 between the geometries are paired by seed, with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where
 both models beat majority and TF-IDF by three deviations. Finished runs in the runs folder are used again. Results:
 benchmarks/results/deltas_PART.json. One thread. HYREL_DATA names the data folder.
@@ -25,19 +29,23 @@ import deltas
 from tasks.argv import parse_seeds
 from tasks.compare_deltas.command import Row, compare_deltas
 
+from . import deltas_sizes
 from .common import row, save
 from .paired import holm, paired_row
 
 PAIR = ("lorentz-small", "euclidean-small")
 METHODS = ("LoRA", "Adapter", "PrefixTuning", "BitFit", "IA3", "Compacter")
 COMBINATIONS = ("Adapter", "LoRA", "BitFit", "Adapter+LoRA", "Adapter+BitFit", "LoRA+BitFit", "Adapter+LoRA+BitFit")
-PARTS = ("pair", "minilm", "rest", "combinations")
+PARTS = ("pair", "minilm", "rest", "combinations", "sizes")
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Backbones, methods and data sets of a part."""
     rest = [name for name in deltas.DELTAS if name not in (*METHODS, "FullFineTuning", "HeadOnly", "SparseAdapter")]
     pair, data = ",".join(PAIR), options.data
+    if options.part == "sizes":
+        made = deltas_sizes.models(Path(options.runs))
+        return {"model": ",".join(made), "deltas": ",".join(deltas_sizes.METHODS), "data": "SST-2"}
     known: dict[str, dict[str, Any]] = {
         "pair": {"model": pair, "deltas": ",".join(METHODS), "data": data},
         "minilm": {"model": ",".join(["minilm", *options.converted]), "deltas": ",".join(METHODS), "data": data},
@@ -91,6 +99,8 @@ def main() -> None:
     parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
     parser.add_argument("--lr-factors", default="0.3,1,3")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--head-lr", type=float, default=1e-3, help="of the head beside a delta or full fine-tuning")
+    parser.add_argument("--group-by-length", action="store_true", help="batches of texts of like length: faster")
     options = parser.parse_args()
     chosen = settings(options)
     rows = compare_deltas(
@@ -99,12 +109,23 @@ def main() -> None:
         costs=False,
         lr_factors=options.lr_factors,
         steps=options.steps,
+        batch_size=32,
+        max_train=2000,
+        max_eval=None,
+        max_length=64,
+        head_lr=options.head_lr,
+        evaluations=6,
+        group_by_length=options.group_by_length,
         say=print,
         **chosen,
     )
     models = chosen["model"].split(",")
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
-    print(save(f"deltas_{options.part}", f"python -m benchmarks.deltas_grid --part {options.part}", found, threads=1))
+    found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
+    command = f"python -m benchmarks.deltas_grid --part {options.part}"
+    command += f" --head-lr {options.head_lr:g}" if options.head_lr != parser.get_default("head_lr") else ""
+    command += " --group-by-length" if options.group_by_length else ""
+    print(save(f"deltas_{options.part}", command, found, threads=1))
 
 
 if __name__ == "__main__":

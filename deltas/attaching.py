@@ -13,7 +13,7 @@ from .errors import DeltaError, lookup
 from .handle import Handle, handles
 from .hosts import Host, host_of
 
-__all__ = ["attach", "build_parts", "head_paths"]
+__all__ = ["attach", "built_sites", "head_paths"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # Parts are children of junctions under the delta's name.
@@ -62,17 +62,10 @@ def attach(
     known = handles(model)
     if name in known:
         raise DeltaError(f"this model has a delta {name!r}: detach it first, or give this one another name")
-    for inner in model.modules():
-        if inner is not model and name in handles(inner):
-            raise DeltaError(f"a part of this model has a delta {name!r}; give this one another name")
     chosen = host_of(model, host)
     sites: list[Site] = []
     for method in methods_of(spec):
-        found = method.sites(chosen)
-        if not found and not method.optional:
-            raise DeltaError(f"{method.name} has no site in this {type(model).__name__}")
-        build_parts(method, chosen, found)
-        sites += found
+        sites += built_sites(method, chosen)
     handle = Handle(model, spec, name, sites, head_paths(model, chosen, heads))
     handle.attach()
     return handle
@@ -90,8 +83,17 @@ def head_paths(model: nn.Module, host: Host, heads: Sequence[str] | None) -> lis
     return list(heads)
 
 
-def build_parts(method: Delta, host: Host, sites: list[Site]) -> None:
-    """Give every site its part, in the dtype, on the device and in the mode (training or not) of its module."""
+def built_sites(method: Delta, host: Host) -> list[Site]:
+    """Sites of a method, each with its part, in the dtype, on the device and in the mode (training or not) of its module.
+
+    Raises
+    ------
+    DeltaError : there is none.
+    """
+    sites = method.sites(host)
+    if not sites and not method.optional:
+        layers = " in layers ()" if method.layers == () else ""
+        raise DeltaError(f"{method.name} has no site in this {type(host.model).__name__}{layers}")
     shared = method.shared(host, sites)
     for site in sites:
         site.method = method
@@ -99,3 +101,4 @@ def build_parts(method: Delta, host: Host, sites: list[Site]) -> None:
             like = site.like
             site.part = method.build(site, site.space, shared).to(device=like.device, dtype=like.dtype)
             site.part.train(site.module.training)
+    return sites

@@ -196,6 +196,11 @@ def insert(host: Any, key: str, part: nn.Module, place: Place) -> None:
     if not isinstance(junction, Junction):
         junction = Junction()
         if _is_lorentz(host):
+            if host.prefix is not None:
+                raise DeltaError(
+                    f"{place.path} has an attention.prefix of its own, whose place the delta's tokens would take: set it "
+                    "to None first, or add the tokens to what it returns instead of attaching a delta"
+                )
             host.prefix = junction.tokens
         else:
             _see_parts(host.config, place.path)

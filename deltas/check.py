@@ -97,10 +97,8 @@ class _Bench:
     def __init__(
         self, model: nn.Module, spec: Delta | Combination, inputs: dict[str, Any], host: Any, tolerance: float
     ) -> None:
-        if handles(model):
-            raise DeltaError(
-                f"this model has deltas ({', '.join(handles(model))}): detach them, or check the plain model"
-            )
+        if names := [name for module in model.modules() for name in handles(module)]:
+            raise DeltaError(f"this model has deltas ({', '.join(names)}): detach them, or check the plain model")
         self.spec, self.inputs, self.host, self.tolerance = spec, inputs, host, tolerance
         host_of(model, host)
         self.model = copy.deepcopy(model).eval()

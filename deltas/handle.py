@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import attention, taps
+from . import attention, statistics, taps
 from .base import Combination, Delta, Site
 from .errors import DeltaError
+from .folding import fold, unfold
+from .nesting import mark, refuse_nested, unmark
 from .vector import applied, begin, flatten, start_of, unflatten
 
 __all__ = ["Handle", "handles"]
@@ -44,6 +46,7 @@ class Handle:
         self._attached = self._gone = False
         self._base: dict[str, Tensor] | None = None  # weights as they were before a merge
         self._tuned: dict[str, Tensor] = {}  # values of trained parameters of the backbone while the delta is off
+        self._moved: dict[str, Tensor] = {}  # running statistics that training moved, while the delta is off
 
     def __repr__(self) -> str:
         state = "merged" if self.merged else "attached" if self._attached else "detached"
@@ -120,9 +123,11 @@ class Handle:
         table = self.model.__dict__.setdefault("_delta_handles", {})
         if self.name in table:
             raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
+        refuse_nested(self.model, {path for path, module in self.model.named_modules() if handles(module)})
         self._refuse_shared()
         if not table:  # the first delta: what was frozen before comes back with the last one
             self.model.__dict__["_delta_flags"] = {path: p.requires_grad for path, p in self.model.named_parameters()}
+            statistics.keep(self.model)
         done: list[Site] = []
         try:
             for site in self.sites:
@@ -140,10 +145,13 @@ class Handle:
         for path, value in self._tuned.items():
             own[path].copy_(value)
         self._tuned = {}
+        self._set_statistics(self._moved)
+        self._moved = {}
         self.model.requires_grad_(False)
         for parameter in self.parameters():
             parameter.requires_grad_(True)
         table[self.name] = self
+        mark(self.model, self.name)
         self._attached = self.active = True
 
     def restart(self) -> None:
@@ -188,8 +196,10 @@ class Handle:
     def _leave(self) -> None:
         """Note that the delta is out; with the last one the backbone is trained or frozen as it was before the first."""
         del self.model.__dict__["_delta_handles"][self.name]
+        unmark(self.model, self.name)
         if not handles(self.model):
             flags = self.model.__dict__.pop("_delta_flags")
+            statistics.forget(self.model)
             for path, parameter in self.model.named_parameters():
                 if path in flags:
                     parameter.requires_grad_(flags[path])
@@ -206,6 +216,13 @@ class Handle:
         self._tuned = {path: p.detach().clone() for path, p in own.items()}
         for path, parameter in own.items():
             parameter.copy_(self.initial[path])
+        self._moved = statistics.moved(self.model)
+        self._set_statistics(statistics.kept(self.model))
+
+    def _set_statistics(self, values: dict[str, Tensor]) -> None:
+        """Set running statistics, unless another delta acts, which moves them too."""
+        if not any(other.active for other in handles(self.model).values() if other is not self):
+            statistics.restore(self.model, values)
 
     @torch.no_grad()
     def disable(self) -> _Off:
@@ -233,6 +250,8 @@ class Handle:
         for path, value in self._tuned.items():
             own[path].copy_(value)
         self._tuned = {}
+        self._set_statistics(self._moved)
+        self._moved = {}
         for site in self.sites:
             if site.part is not None:
                 taps.switch(site, self._key(site), True)
@@ -270,9 +289,9 @@ class Handle:
             # What changes the input of a layer acts before all that is added to its weight, so it is folded in last.
             for site in sorted(self.sites, key=lambda site: type(site.part).__dict__.get("before") is not None):
                 if site.part is not None:
-                    self._fold(site, base)
+                    fold(self.model, site, base)
         except DeltaError:
-            self._restore(base)
+            unfold(self.model, base)
             raise
         for site in self.sites:
             if site.part is not None:
@@ -280,33 +299,6 @@ class Handle:
         self._base = base
         if forget:
             self._forget()
-
-    def _fold(self, site: Site, base: dict[str, Tensor]) -> None:
-        """Fold one part into its layer; `base` takes what was there."""
-        assert site.method is not None
-        weight = site.method.merged_weight(site)
-        if weight is None:
-            raise DeltaError(
-                f"{site.method.name} cannot be merged: what it does at {site.path} is no change of a weight. Methods that "
-                "merge are those that add to a weight or scale it: LoRA, IA3, KronA, KAdaptation, BitFit, LNTuning"
-            )
-        for own, new in (("weight", weight), ("bias", site.method.merged_bias(site))):
-            if new is not None:
-                parameter = site.module.get_parameter(own)
-                self._refuse_tied(site.path, own, parameter)
-                base.setdefault(f"{site.path}.{own}", parameter.detach().cpu().clone())
-                parameter.copy_(new)
-
-    def _refuse_tied(self, path: str, own: str, parameter: nn.Parameter) -> None:
-        users = [p for p, m in self.model.named_modules() if any(t is parameter for t in m._parameters.values())]
-        if others := [user for user in users if user != path]:
-            raise DeltaError(
-                f"{path}.{own} is the {own} of {others[0]} too, which merging would change: leave the delta beside it"
-            )
-
-    def _restore(self, base: dict[str, Tensor]) -> None:
-        for path, value in base.items():
-            self.model.get_parameter(path).copy_(value)
 
     def _forget(self) -> None:
         self._base = None
@@ -322,7 +314,7 @@ class Handle:
         """Restore the weights to the bit; the delta acts beside them again."""
         if self._base is None:
             raise DeltaError(f"the delta {self.name!r} is not merged")
-        self._restore(self._base)
+        unfold(self.model, self._base)
         self._base = None
         for site in self.sites:
             if site.part is not None:
@@ -331,10 +323,14 @@ class Handle:
     # one vector
 
     def values(self) -> dict[str, Tensor]:
-        """What is stored: every tensor of the delta and the heads as it is trained, while it is off or merged too."""
+        """What is stored: every tensor of the delta and the heads as it is trained, while it is off or merged too.
+
+        Running statistics of batch norms that training moved are among them.
+        """
         own = {**self.owned(), **self.head_parameters()}
         merged = {path: value for path, value in (self._base or {}).items() if path in own}
-        return {**self.parts(), **own, **self._tuned, **merged}
+        running = statistics.moved(self.model) if self.active else self._moved
+        return {**self.parts(), **own, **self._tuned, **merged, **running}
 
     def flatten(self) -> Tensor:
         """The delta as one float32 vector: what every number differs from its initial value, heads left out.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .attaching import build_parts, head_paths
+from .attaching import built_sites, head_paths
 from .base import Combination, Delta, Site, methods_of
 from .hosts import Host, host_of
 
@@ -124,10 +124,8 @@ def plan(
     exact = True
     with torch.random.fork_rng():
         for method in methods_of(spec):
-            sites = method.sites(chosen)
             exact = exact and method.exact
-            build_parts(method, chosen, sites)
-            for site in sites:
+            for site in built_sites(method, chosen):
                 own = _parameters(site, seen)
                 count = sum(p.numel() for p in own)
                 numbers += count

@@ -21,6 +21,7 @@ from .handle import Handle, handles
 from .hosts import Host
 from .space import geometry
 from .spec import from_config, to_config
+from .statistics import kept, statistics
 
 __all__ = ["fingerprint", "load", "replace", "save"]
 
@@ -35,14 +36,18 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
     heads : paths of modules that belong to a task
     """
     initial: dict[str, Tensor] = {}
-    for handle in handles(model).values():
-        if handle.merged:
-            initial.update(handle._base or {})
-        if handle.active:
-            initial.update({path: handle.initial[path] for path in handle.owned()})
+    inside = [(f"{path}." if path else "", module) for path, module in model.named_modules() if handles(module)]
+    found = [handle for _, module in inside for handle in handles(module).values()]
+    for prefix, module in inside:  # the model itself, or parts of it that deltas were attached to
+        initial.update({prefix + path: value for path, value in kept(module).items()})
+        for handle in handles(module).values():
+            if handle.merged:
+                initial.update({prefix + path: value for path, value in (handle._base or {}).items()})
+            if handle.active:
+                initial.update({prefix + path: handle.initial[path] for path in handle.owned()})
     digest = sha256()
     skip = tuple(f"{head}." for head in heads)
-    parts = [site.part for handle in handles(model).values() for site in handle.sites if site.part is not None]
+    parts = [site.part for handle in found for site in handle.sites if site.part is not None]
     foreign = {id(t) for part in parts for t in (*part.parameters(), *part.buffers())}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name in sorted(tensors):
@@ -151,6 +156,8 @@ def load(
 @torch.no_grad()
 def _fill(handle: Handle, tensors: dict[str, Tensor], folder: str | Path) -> None:
     own = {**handle.parts(), **handle.owned(), **handle.head_parameters()}
+    # Running statistics are there if training moved them.
+    own |= {path: buffer for path, buffer in statistics(handle.model).items() if path in tensors}
     missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unknown:
         raise DeltaError(

@@ -113,11 +113,12 @@ def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr:
     if method.name in ("majority", "tfidf"):
         return found
     rate = method.lr if lr is None else lr
-    if method.name == "head":
-        found["head_lr"] = rate
+    if config.group_by_length:
+        found["group_by_length"] = True
+    found["head_lr"] = rate if method.name == "head" else config.head_lr
     found["train"] = {
         "max_steps": config.steps,
-        "eval_steps": max(1, config.steps // 6),
+        "eval_steps": -(-config.steps // config.evaluations),
         "batch_size": config.batch_size,
         "lr": rate,
         "threads": config.threads,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -68,9 +69,10 @@ def costs(named: dict[str, dict[str, Any]], data_dir: str | None) -> dict[str, C
     sizes = {name: _size(model) for name, (_, model) in made.items()}
     del made
     whole = median(times["full"]) if "full" in times else None
+    peaks = _peaks(named, data_dir)
     return {
-        name: Cost(None if whole is None else median(times[name]) / whole, _peak(overrides, data_dir), sizes[name])
-        for name, overrides in named.items()
+        name: Cost(None if whole is None else median(times[name]) / whole, peaks.get(name), sizes[name])
+        for name in named
     }
 
 
@@ -83,11 +85,11 @@ def _size(model: Any) -> int | None:
         return (Path(folder) / "delta.safetensors").stat().st_size
 
 
-def _peak(overrides: dict[str, Any], data_dir: str | None) -> float | None:
-    """Peak over the loaded model, of a fresh process; None where it cannot be had."""
-    words = [sys.executable, "-m", "tasks.compare_deltas.cost", json.dumps(overrides), data_dir or ""]
+def _peaks(named: dict[str, dict[str, Any]], data_dir: str | None) -> dict[str, float]:
+    """Peaks over the loaded model by name, each of a process of its own; those that cannot be had are left out."""
+    words = [sys.executable, "-m", "tasks.compare_deltas.cost", json.dumps(named), data_dir or ""]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.strip() else None
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 def _measure_peak(overrides: dict[str, Any], data_dir: str | None) -> float:
@@ -115,13 +117,32 @@ def _resident() -> int:
     return _status("VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def _forked(overrides: dict[str, Any], data_dir: str | None) -> float | None:
+    """The peak, measured in a copy of this process, which has imported everything and holds no model."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(sink, repr(_measure_peak(overrides, data_dir)).encode())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return float(text) if text else None
+
+
 def main() -> None:
-    """Print the peak of one method."""
+    """Print names and peaks of methods, a line each."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("overrides", type=json.loads)
+    parser.add_argument("named", type=json.loads)
     parser.add_argument("data_dir")
     options = parser.parse_args()
-    print(_measure_peak(options.overrides, options.data_dir or None))  # noqa: T201
+    for name, overrides in options.named.items():
+        peak = _forked(overrides, options.data_dir or None)
+        if peak is not None:
+            print(json.dumps([name, peak]), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

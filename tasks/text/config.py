@@ -63,12 +63,19 @@ class DeltaConfig:
         LoRA, say, or several, LoRA+BitFit; null for none
     options
         of the delta: --delta.rank 8
+    start
+        folder of a stored delta, or of the run that trained it, to start from in place of a new one; null for a new one
     """
 
     name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    start: str | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
+        if self.options and self.start is not None:
+            raise UsageError(
+                f"--delta.{next(iter(self.options))} beside --delta.start: a stored delta has the options it was made with"
+            )
         if self.options and self.name is None:
             raise UsageError(f"--delta.{next(iter(self.options))} is given and no --delta to which it belongs")
 
@@ -100,8 +107,8 @@ class TextConfig:
     apart_from
         sets of texts by commas: rows with a text that one of them has are left out
     tuning
-        full: everything is trained; head: the backbone stays, in evaluation mode, and its outputs are kept; delta: the head
-        and a delta; null for delta if one is named and full otherwise
+        full: everything is trained; head: the backbone (with the delta of --delta.start in it, if given) stays, in evaluation
+        mode, and its outputs are kept; delta: the head and a delta; null for delta if one is given and full otherwise
     head_lr
         peak learning rate of the head; null for that of the rest, --train.lr
     max_length
@@ -112,6 +119,8 @@ class TextConfig:
         training rows of each class (of each fifth of the labels in a regression), drawn by the seed; null for all
     max_eval
         most validation and test rows each, the same for every seed; null for all
+    group_by_length
+        whether the texts of a training batch are of like length, which is faster for there is less padding
     monitor
         validation metric that selects the model: accuracy, f1, mcc, pearson or spearman; null for the usual one of the data
     seed
@@ -135,6 +144,7 @@ class TextConfig:
     max_train: int | None = None
     shots: int | None = None
     max_eval: int | None = None
+    group_by_length: bool = field(default=False, metadata=ADDED)
     monitor: str | None = None
     apart_from: str | None = field(default=None, metadata=ADDED)
     seed: int = 0
@@ -148,12 +158,10 @@ class TextConfig:
         if self.shots is not None and self.max_train is not None:
             raise UsageError("--shots and --max_train both say which training rows are taken; give one of them")
         if self.tuning is None:  # one name for one thing: equal runs have equal hashes
-            object.__setattr__(self, "tuning", "full" if self.delta.name is None else "delta")
+            object.__setattr__(self, "tuning", "delta" if self.delta.name or self.delta.start else "full")
         if self.tuning not in TUNINGS:
             raise UsageError(f"unknown tuning {self.tuning!r}. {did_you_mean(str(self.tuning), TUNINGS)}")
-        if (self.tuning == "delta") != (self.delta.name is not None):
-            given = f"--delta {self.delta.name}" if self.delta.name else "no --delta"
-            raise UsageError(f"--tuning {self.tuning} with {given}; a delta is named by --delta LoRA, without --tuning")
+        self._check_delta()
         if self.model.name in BASELINES and (self.tuning != "full" or self.model.random):
             raise UsageError(f"--model {self.model.name} is a baseline without a backbone to tune or to draw at random")
         if self.subspace.folder is not None and (self.delta.name is None or self.model.head == "trained"):
@@ -161,8 +169,22 @@ class TextConfig:
                 "--subspace trains a point and nothing else: it takes --delta NAME and a head that is not trained, "
                 "--model.head words or means"
             )
+        if self.subspace.folder is not None and self.delta.start is not None:
+            raise UsageError("--subspace and --delta.start both say where the delta is; give one of them")
         if self.tuning == "head" and self.model.head != "trained":
             raise UsageError(f"--tuning head trains the head, and --model.head {self.model.head} is frozen")
         known = [name for names in METRICS.values() for name in names]
         if self.monitor is not None and self.monitor not in known:
             raise UsageError(f"unknown metric {self.monitor!r} to --monitor. {did_you_mean(self.monitor, known)}")
+
+    def _check_delta(self) -> None:
+        """Refuse a delta that the tuning does not take, and a tuning whose delta is missing."""
+        name, start = self.delta.name, self.delta.start
+        given = f"--delta.start {start}" if start else f"--delta {name}" if name else "no --delta"
+        if (self.tuning == "full" and (name or start)) or (self.tuning == "head" and name and not start):
+            raise UsageError(
+                f"--tuning {self.tuning} with {given}; a delta is named by --delta LoRA, without --tuning, and a stored one, "
+                "--delta.start FOLDER, is trained on, or kept as it is under --tuning head"
+            )
+        if self.tuning == "delta" and not (name or start):
+            raise UsageError(f"--tuning delta with {given}; a delta is named by --delta LoRA, without --tuning")

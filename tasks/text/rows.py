@@ -10,9 +10,12 @@ from tasks.data.text import Texts
 
 from .config import TextConfig
 
-__all__ = ["evaluation_rows", "few", "stratified", "training_rows"]
+__all__ = ["epoch_batches", "evaluation_rows", "few", "stratified", "training_rows"]
 
 FIFTHS = 5
+_GROUP = (
+    16  # batches that are sorted by length together: fewer batches pad more, more make batches less alike in content
+)
 _EVALUATION = 20_240_229  # a fixed draw: scores of several seeds are of the same rows
 
 
@@ -58,3 +61,20 @@ def evaluation_rows(data: Texts, split: str, config: TextConfig) -> np.ndarray:
     """Rows of a split that are evaluated, the same for every seed."""
     total = len(data.label[split])
     return stratified(_groups(data, split), config.max_eval or total, np.random.default_rng(_EVALUATION))
+
+
+def epoch_batches(
+    count: int, size: int, generator: np.random.Generator, lengths: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Batches of an epoch, places of `count` rows in random order.
+
+    With `lengths`, rows of like length come together: the random order is cut into groups of 16 batches, each group sorted by
+    length and cut into batches, and all batches are put in random order.
+    """
+    places = generator.permutation(count)
+    if lengths is None:
+        return [places[start : start + size] for start in range(0, count, size)]
+    groups = (places[start : start + _GROUP * size] for start in range(0, count, _GROUP * size))
+    ordered = np.concatenate([group[np.argsort(-lengths[group], kind="stable")] for group in groups])
+    batches = [ordered[start : start + size] for start in range(0, count, size)]
+    return [batches[i] for i in generator.permutation(len(batches))]

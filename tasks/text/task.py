@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import deltas
 from deltas.base import methods_of
+from deltas.statistics import statistics
 from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
@@ -22,12 +23,12 @@ from .config import BASELINES, METRICS, TextConfig
 from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
-from .rows import evaluation_rows, training_rows
+from .rows import epoch_batches, evaluation_rows, training_rows
+from .stored import DELTA, load_delta, stored_spec
 from .tokens import Tokens, tokenize
 
 __all__ = ["DELTA", "TextTask"]
 
-DELTA = "default"
 _EVALUATED = 64  # texts a batch, of like length
 
 
@@ -103,7 +104,9 @@ class TextTask:
         if config.tuning != "full":
             model.remember_backbone()
             model.backbone.requires_grad_(False)
-        if spec is not None:
+        if config.delta.start is not None:
+            load_delta(model, config.delta.start, train=config.tuning == "delta")
+        elif spec is not None:
             self._attach(model, spec, data)
         if config.subspace.folder is not None:
             from .intrinsic import PointModel
@@ -138,6 +141,8 @@ class TextTask:
 
     def _spec(self) -> deltas.Delta | deltas.Combination | None:
         config = self.config.delta
+        if config.start is not None:
+            return stored_spec(config.start, config.name)
         try:
             return None if config.name is None else deltas.parse(config.name, config.options)
         except (deltas.DeltaError, TypeError, ValueError) as error:
@@ -149,6 +154,9 @@ class TextTask:
             return frozenset()
         backbone = model.backbone
         trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
+        trained |= set(statistics(backbone))
+        if self.config.delta.start is not None:  # the run must not depend on the folder that it started from
+            trained |= set(deltas.handles(backbone)[DELTA].owned())
         kept = {f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state")}
         return frozenset(kept | {name for name in model.state_dict() if name.startswith("codec.")})
 
@@ -198,7 +206,11 @@ class TextTask:
     def train_batch(self, data: Texts, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
         """Take a batch of an order that is a function of seed and epoch, padded to its longest text."""
         label, size = self.labels(data, "train"), self.config.train.batch_size
-        places = np.random.default_rng([seed, epoch]).permutation(len(label))[index * size : (index + 1) * size]
+        grouped = (
+            self.config.group_by_length and self.config.tuning != "head"
+        )  # a head reads states, which need no padding
+        lengths = self.tokens(data, "train").lengths if grouped else None
+        places = epoch_batches(len(label), size, np.random.default_rng([seed, epoch]), lengths)[index]
         batch = {"label": label[torch.from_numpy(places)]}
         if self.config.tuning == "head":
             assert self._model is not None

@@ -171,9 +171,12 @@ def test_names_that_would_meet() -> None:
     first = deltas.attach(model, LoRA(rank=1) + IA3(), heads=())
     second = deltas.attach(model, LoRA(rank=1), name="default-1", heads=())
     second.detach()
-    with pytest.raises(DeltaError, match="attached to another part"):
-        deltas.attach(model.bert, LoRA(rank=1))
     first.detach()
+    inner = model.bert.encoder.layer[0].attention.self.query
+    outer = nn.ModuleDict({"q": inner})  # another model with a layer of this one
+    deltas.attach(model, LoRA(rank=1))
+    with pytest.raises(DeltaError, match="attached to another part"):
+        deltas.attach(outer, LoRA(rank=1, roles=("q",)), host={"q": "q"})
 
 
 def test_one_activation_at_a_place() -> None:

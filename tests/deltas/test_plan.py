@@ -28,6 +28,19 @@ def test_bytes_in_half_precision() -> None:
     assert plan.bytes == sum(t.numel() * t.element_size() for t in parts) == 2 * plan.parameters
 
 
+@pytest.mark.parametrize(
+    "spec", [LoRA(layers=()), Adapter(layers=()), PrefixTuning(layers=()), LoRA() + BitFit(layers=())]
+)
+def test_a_plan_refuses_what_attaching_does(spec: deltas.Delta) -> None:
+    """No layers are no sites."""
+    messages = []
+    for function in (deltas.plan, deltas.attach):
+        with pytest.raises(DeltaError) as caught:
+            function(backbone("bert"), spec)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
 def test_parse() -> None:
     assert parse("LoRA", {"rank": 3}) == LoRA(rank=3)
     both = parse("Adapter+BitFit", {"bottleneck": 7, "Adapter.activation": "relu"})

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 import deltas
 from lorentz import Lorentz, LorentzMultiheadAttention
 
+from .backbones import backbone, result
 from .models import batch, build
 
 N = 3
@@ -217,3 +218,16 @@ def test_on_the_hyperboloid_it_is_the_centroid_of_points(k: float, masked: bool)
     found = layer(x, key_padding_mask=seen if masked else None)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(found[..., 0] ** 2 - found[..., 1:].square().sum(-1), torch.full((2, 5), k).double())
+
+
+def test_a_prefix_of_the_user_is_not_overwritten() -> None:
+    model = backbone("lorentz")
+    attention: Any = next(m for m in model.modules() if hasattr(m, "prefix") and hasattr(m, "head_size"))
+    tokens = torch.full((1, attention.num_heads * attention.head_size), 0.1)
+    attention.prefix = own = lambda query: (tokens, tokens, None)
+    want = result(model, "lorentz")
+    with pytest.raises(deltas.DeltaError, match=r"attention\.prefix of its own"):
+        deltas.attach(model, deltas.PrefixTuning(length=2))
+    assert attention.prefix is own
+    assert not deltas.handles(model) and not any("deltas" in path for path, _ in model.named_modules())
+    torch.testing.assert_close(result(model, "lorentz"), want, rtol=0, atol=0)

@@ -97,6 +97,8 @@ def test_costs(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
     [
         (["--deltas", "LoRa"], "Did you mean 'LoRA'"),
         (["--deltas", "LoRA,,"], "names by commas"),
+        (["--deltas", "LoRA,BitFit, LoRA"], "--deltas names LoRA twice"),
+        (["--model", "minilm,minilm"], "--model names minilm twice"),
         (["--lr_factors", "1,x"], "numbers by commas"),
         (["--budget", "3"], "the budget is 3"),
         (["--model", "minilmm"], "minilm"),

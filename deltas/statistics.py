@@ -1,0 +1,55 @@
+"""Running statistics of batch norms: training moves them though no optimiser does, so a delta has to answer for them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["forget", "keep", "kept", "moved", "restore", "statistics"]
+
+NAMES = ("running_mean", "running_var", "num_batches_tracked")  # as torch and lorentz call them
+_KEPT = "_delta_statistics"  # attribute of a model with deltas: their values before the first of them
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Running statistics of a model by path, those inside of deltas left out."""
+    return {
+        path: buffer
+        for path, buffer in model.named_buffers()
+        if path.rpartition(".")[2] in NAMES and ".deltas." not in f".{path}"
+    }
+
+
+def keep(model: nn.Module) -> None:
+    """Note the statistics before the first delta is attached."""
+    model.__dict__[_KEPT] = {path: buffer.detach().clone() for path, buffer in statistics(model).items()}
+
+
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    """The statistics before the first delta was attached."""
+    found: dict[str, Tensor] = model.__dict__.get(_KEPT, {})
+    return found
+
+
+def forget(model: nn.Module) -> None:
+    """Drop the note, with the last delta."""
+    model.__dict__.pop(_KEPT, None)
+
+
+def moved(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the statistics that are no longer what they were before the first delta."""
+    before = kept(model)
+    return {
+        path: buffer.detach().clone()
+        for path, buffer in statistics(model).items()
+        if path in before and not torch.equal(buffer, before[path].to(buffer))
+    }
+
+
+@torch.no_grad()
+def restore(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Set statistics, those that are still there."""
+    now = statistics(model)
+    for path, value in values.items():
+        if path in now:
+            now[path].copy_(value)

@@ -1,0 +1,54 @@
+"""Deltas that a run starts from: stored by ``deltas.save``, or by another run in its folder ``delta``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import deltas
+from deltas.spec import from_config
+from deltas.storage import read
+from tasks.errors import UsageError
+
+from .model import TextModel
+
+__all__ = ["DELTA", "load_delta", "stored_spec"]
+
+DELTA = "default"  # name of the delta in the backbone of a run
+
+
+def _folder(start: str) -> Path:
+    """The stored delta itself, where the folder of a run is given."""
+    folder = Path(start)
+    inside = folder / "delta"
+    return inside if (inside / "delta.json").is_file() and not (folder / "delta.json").is_file() else folder
+
+
+def stored_spec(start: str, name: str | None) -> deltas.Delta | deltas.Combination:
+    """What a stored delta is.
+
+    Raises
+    ------
+    UsageError : there is none, it is broken, or it is none of the method `name`.
+    """
+    try:
+        spec = from_config(read(_folder(start))[0]["methods"])
+    except deltas.DeltaError as error:
+        raise UsageError(f"--delta.start {start}: {error}") from None
+    if name is not None and name != spec.name:
+        raise UsageError(f"--delta {name} --delta.start {start}: the stored delta is {spec.name}; leave --delta out")
+    return spec
+
+
+def load_delta(model: TextModel, start: str, *, train: bool) -> None:
+    """Put a stored delta into the backbone, to be trained on or to stay as it is.
+
+    Raises
+    ------
+    UsageError : it belongs to another backbone.
+    """
+    try:
+        deltas.load(model.backbone, _folder(start), name=DELTA)
+    except deltas.DeltaError as error:
+        raise UsageError(f"--delta.start {start}: {error}") from None
+    if not train:
+        model.backbone.requires_grad_(False)
