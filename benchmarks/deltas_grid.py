@@ -1,20 +1,19 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
     python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
-                                     [--runs runs] [--converted FOLDER] [--lr-factors 0.3,1,3]
-                                     [--head-lr 0.001] [--group-by-length]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 1,3,10]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
 other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2; ``sizes`` LoRA, Adapter and BitFit on
 SST-2 on three Euclidean backbones of 1.8, 15.5 and 22.6 million parameters: euclidean-small, the first two of MiniLM's six
 layers (a folder minilm-2-layers that is made in the runs folder; not trained further), and MiniLM, with each method less
-full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32. Learning rates are chosen by method
-and backbone on the validation part of the first data set, with seed 1000, among equally many multiples of the method's
-usual one. Majority and TF-IDF stand in every table. Differences
-between the geometries are paired by seed, with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where
-both models beat majority and TF-IDF by three deviations. Finished runs in the runs folder are used again. Results:
-benchmarks/results/deltas_PART.json. One thread. HYREL_DATA names the data folder.
+full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32 texts of like length. Learning rates
+are chosen by method and backbone on the validation part of the first data set, with seed 1000, among equally many multiples
+of the method's usual one. Majority and TF-IDF stand in every table. Differences between the geometries are paired by seed,
+with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where both models beat majority and TF-IDF by three
+deviations. Finished runs in the runs folder are used again. Results: benchmarks/results/deltas_PART.json. One thread.
+HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
@@ -97,10 +96,8 @@ def main() -> None:
     parser.add_argument("--data", default="SST-2,TREC,SUBJ,MRPC")
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
-    parser.add_argument("--lr-factors", default="0.3,1,3")
+    parser.add_argument("--lr-factors", default="1,3,10")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--head-lr", type=float, default=1e-3, help="of the head beside a delta or full fine-tuning")
-    parser.add_argument("--group-by-length", action="store_true", help="batches of texts of like length: faster")
     options = parser.parse_args()
     chosen = settings(options)
     rows = compare_deltas(
@@ -113,18 +110,16 @@ def main() -> None:
         max_train=2000,
         max_eval=None,
         max_length=64,
-        head_lr=options.head_lr,
-        evaluations=6,
-        group_by_length=options.group_by_length,
-        say=print,
+        evaluations=3,
+        group_by_length=True,
+        say=lambda line: print(line, flush=True),
         **chosen,
     )
     models = chosen["model"].split(",")
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
-    command = f"python -m benchmarks.deltas_grid --part {options.part}"
-    command += f" --head-lr {options.head_lr:g}" if options.head_lr != parser.get_default("head_lr") else ""
-    command += " --group-by-length" if options.group_by_length else ""
+    seeds = ",".join(map(str, options.seeds))
+    command = f"python -m benchmarks.deltas_grid --part {options.part} --seeds {seeds}"
     print(save(f"deltas_{options.part}", command, found, threads=1))
 
 

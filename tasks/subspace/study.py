@@ -116,6 +116,7 @@ class Study:
             "max_eval": config.max_eval,
             "max_length": config.max_length,
             "apart_from": config.data if unseen else None,
+            "group_by_length": True,
             **more,
         }
         return run("text", seed=self.seed, out=out, data_dir=self.data_dir, quiet=True, **told)

@@ -150,7 +150,7 @@ def test_methods_less_full_are_paired_by_backbone() -> None:
 
 
 def test_the_grid_has_options_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its runs are those that they were: other defaults of the comparison do not touch them."""
+    """The protocol's: other defaults of the comparison do not touch them."""
     asked: dict[str, Any] = {}
     monkeypatch.setattr(deltas_grid, "compare_deltas", lambda **options: asked.update(options) or [])
     monkeypatch.setattr(deltas_grid, "save", lambda *_, **__: None)
@@ -162,10 +162,11 @@ def test_the_grid_has_options_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
         "max_train": 2000,
         "max_eval": None,
         "max_length": 64,
-        "head_lr": 1e-3,  # as the task has it
+        "head_lr": 1e-2,
+        "group_by_length": True,
         "model": {"name": "m"},
         "delta": {"name": "LoRA", "options": {}},
-        "train": {"max_steps": 300, "eval_steps": 50, "batch_size": 32, "lr": 1e-3, "threads": 1},
+        "train": {"max_steps": 300, "eval_steps": 100, "batch_size": 32, "lr": 1e-3, "threads": 1},
     }
 
 
