@@ -79,7 +79,7 @@ free coordinates, parameters within 1 %, vocabulary, text, batches, masks and st
 - Text: `{config["data"]}`, {entry.origin}; {tokens["text"]:,} tokens in the training split.
 - Training: {tokens["seen"]:,} tokens seen ({tokens["seen"] / tokens["text"]:.2f} passes), sequences of {text["length"]}, \
 {train["batch_size"]} a step, {text["mask"]:.0%} of the tokens to predict, AdamW at a peak rate of {train["lr"]:g} (the best \
-of three on validation data), one seed.
+of four on validation data), one seed.
 - Weights: float16 in the file, float32 when loaded.
 
 Masked tokens of held-out books, with the same masks for both; the perplexity counts masked tokens of this vocabulary only.
