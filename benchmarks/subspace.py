@@ -7,9 +7,9 @@
 1,000 rows and 600 steps a solution. ``unequal``: the same with the methods' own sizes, at 4 dimensions. ``single``: the
 subspace of one set. ``minilm``: one set and few shots on MiniLM; ``quick``: one space of it, for the wall time.
 ``geometries``: methods of both backbones in one subspace, so that solutions of one geometry are read by the other.
-``finetuning``: full fine-tuning as one more method, through Fastfood. Finished work in the runs folder is used again. Published figures (Yi et al. 2022, of T5 on
-other tasks) stand beside the plain joint rows for orientation. Results: benchmarks/results/subspace_PART.json. HYREL_DATA
-names the data folder.
+``finetuning``: full fine-tuning as one more method, through Fastfood. Finished work in the runs folder is used again.
+Published figures (Yi et al. 2022, of T5 on other tasks) stand beside the plain joint rows for orientation. Results:
+benchmarks/results/subspace_PART.json. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
