@@ -9,7 +9,9 @@ from statistics import mean
 import numpy as np
 from scipy.stats import t
 
-__all__ = ["Cell", "Difference", "difference", "relative", "solvable"]
+from tasks.text.metrics import scores
+
+__all__ = ["Cell", "Difference", "best_guess", "difference", "relative", "solvable"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Cell:
     kind : of the subspace: ``"joint"`` or a control
     via : method through which the point was trained
     to : method whose delta is read at the point; with `via` itself it is the optimisation, with others a transfer
-    score, full, chance : on the test split: of the point; of the method's own delta, trained whole; of the majority class
+    score, full, chance : on the test split: of the point; of the method's own delta, trained whole; of the best guess
     rows : test rows
     """
 
@@ -57,6 +59,17 @@ class Cell:
         """Whether the whole delta is above a guess by two standard errors; otherwise nothing is related to it."""
         error = np.sqrt(max(self.full * (1 - self.full), 1e-12) / self.rows)
         return bool(self.full - self.chance > 2 * error)
+
+
+def best_guess(label: np.ndarray, classes: int, metric: str) -> float:
+    """Score of the one class that is right most often, for every text alike.
+
+    Not of the majority of the training texts: of few shots, which have all classes alike, that is any class.
+    """
+    return max(
+        scores("classification", label, np.eye(classes)[np.full(len(label), c)], classes)[metric]
+        for c in range(classes)
+    )
 
 
 def solvable(cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:

@@ -23,7 +23,7 @@ from tasks.errors import UsageError
 from tasks.text.backbone import load_backbone
 from tasks.text.config import ModelConfig
 
-from .cells import Cell
+from .cells import Cell, best_guess
 from .config import StudyConfig
 from .ledger import Ledger
 from .reading import Readers, Solved, method_folder, read_solved
@@ -277,10 +277,16 @@ class Study:
             loss.of(texts.name, label), via=label, steps=self.config.point_steps, lr=lr, seed=self.seed
         )
 
+    def guess(self, data: str) -> float:
+        """Test score of the best guess on a set."""
+        texts, label = self.texts(data), self.labels[0]
+        task = self.readers.task(label, texts.name)
+        return best_guess(task.labels(texts, "test").numpy(), len(texts.labels), task.monitor)
+
     def cells(self, whole: dict[tuple[str, str], float]) -> list[Cell]:
         """Optimisation and transfer of all subspaces."""
         found = []
-        solved = self.solved()
+        solved, guesses = self.solved(), {data: self.guess(data) for data in self.config.unseen_sets}
         for dim in self.config.dimensions:
             for kind in [JOINT, *self.config.control_names]:
                 space = self.space(kind, dim, solved)
@@ -290,7 +296,7 @@ class Study:
                         row = self.ledger.get(key, partial(self._point, space, data, via))
                         found += [
                             Cell(
-                                self.seed, kind, dim, data, via, to, score, whole[data, to], row["chance"], row["rows"]
+                                self.seed, kind, dim, data, via, to, score, whole[data, to], guesses[data], row["rows"]
                             )
                             for to, score in row["scores"].items()
                         ]
@@ -302,12 +308,8 @@ class Study:
         rate = max(points, key=lambda r: self.score(space, via, data, points[r], "valid") if len(points) > 1 else 0.0)
         texts = self.texts(data)
         label = self.readers.task(via, texts.name).labels(texts, "test")
-        guess = self._text(
-            data, self.folder / "references" / Path(data).name / "majority", unseen=True, model={"name": "majority"}
-        )
         return {
             "scores": {to: self.score(space, to, data, points[rate], "test") for to in self.labels},
-            "chance": _first(guess.metrics["test"]),
             "rows": len(label),
             "lr": rate,
             "point": points[rate].tolist(),

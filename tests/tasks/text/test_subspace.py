@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ import deltas
 from deltas.subspace import IntrinsicSubspace, pca_subspace
 from tasks import run
 from tasks.errors import UsageError
-from tasks.subspace.cells import Cell, difference, relative, solvable
+from tasks.subspace.cells import Cell, best_guess, difference, relative, solvable
 from tasks.subspace.command import study_subspace
 from tasks.subspace.ledger import Ledger
 from tasks.subspace.reading import read_solved
@@ -289,6 +290,14 @@ def test_relative_performance() -> None:
     kept, remarks = solvable([cell(), weak, cell(task="b", via="L", to="A"), cell(task="c", rows=100_000, full=0.54)])
     assert [c.task for c in kept] == ["a", "c"]
     assert remarks == ["b with L, seed 0: the whole delta is not above chance, left out"]
+
+
+def test_the_best_guess_is_one_class() -> None:
+    label = np.array([0] * 35 + [1] * 65)
+    assert best_guess(label, 2, "accuracy") == pytest.approx(0.65)
+    assert best_guess(label, 2, "f1") == pytest.approx(2 * 0.65 / 1.65)  # all positive: precision .65, recall 1
+    assert best_guess(label, 2, "mcc") == 0.0
+    assert best_guess(np.array([2, 2, 0, 1]), 3, "accuracy") == 0.5
 
 
 def test_differences_are_over_seeds_and_tasks() -> None:
