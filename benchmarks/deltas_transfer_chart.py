@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from tasks.report.svg import svg_figure
 
 __all__ = ["heat_maps"]
 
 
 def heat_maps(panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> str:
     """SVG of matrices (rows, columns) of ratios, by title; 1 is in the middle of the colours, NaN is left white."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {"svg.hashsalt": "hyrel", "svg.fonttype": "none", "font.size": 9}
-    with matplotlib.rc_context({**settings, "font.family": "sans-serif"}):
-        across = min(2, len(panels))
-        down = -(-len(panels) // across)
-        size = (1.6 + 0.62 * len(columns), 1.4 + 0.4 * len(rows))
-        figure = Figure(figsize=(size[0] * across, size[1] * down), layout="constrained")
-        FigureCanvasSVG(figure)
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    size = (1.6 + 0.62 * len(columns), 1.4 + 0.4 * len(rows))
+    with svg_figure(size[0] * across, size[1] * down, layout="constrained") as (figure, out):
         for number, (title, table) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(down, across, number)
             axes.pcolormesh(np.ma.masked_invalid(table), cmap="RdBu", vmin=0, vmax=2)
@@ -35,6 +28,4 @@ def heat_maps(panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Se
             axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
             axes.invert_yaxis()
             axes.set(title=title, xlabel="evaluated on", ylabel="delta of")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        return text.getvalue()
+    return out[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tasks.report.svg import svg_figure
 
 if TYPE_CHECKING:
     from .command import Row
@@ -19,19 +20,7 @@ _INK = "#333333"
 
 def chart(rows: Sequence[Row]) -> str:
     """SVG of the mean score over the data sets by method and backbone; baselines are dashed lines."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "hyrel",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9,
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(7.5, 4.5))
-        FigureCanvasSVG(figure)
+    with svg_figure(7.5, 4.5) as (figure, out):
         axes = figure.add_axes((0.1, 0.12, 0.87, 0.84))
         means: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
@@ -54,6 +43,4 @@ def chart(rows: Sequence[Row]) -> str:
         axes.set(xlabel="trained parameters besides the head (the head alone at 1)", ylabel="mean test score")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower right", frameon=False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        return text.getvalue()
+    return out[0]

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+
+from tasks.report.svg import svg_figure
 
 from .planes import Planes
 
 __all__ = ["contours", "heat_map"]
 
 
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
-    """A figure, and a list that its SVG joins at the end."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": "hyrel",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9,
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        out: list[str] = []
-        yield figure, out
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        out.append(text.getvalue())
-
-
 def heat_map(table: Sequence[Sequence[float | None]], labels: Sequence[str]) -> str:
     """Relative performance by the method a point was trained through (row) and the one it was read by (column)."""
     values = np.array([[np.nan if v is None else v for v in row] for row in table])
-    with _figure(1.6 + 0.9 * len(labels), 1.2 + 0.6 * len(labels)) as (figure, out):
+    with svg_figure(1.6 + 0.9 * len(labels), 1.2 + 0.6 * len(labels), layout="constrained") as (figure, out):
         axes = figure.add_subplot()
         axes.pcolormesh(values, cmap="viridis", vmin=0.0, vmax=1.0)
         axes.invert_yaxis()
@@ -60,7 +36,7 @@ def heat_map(table: Sequence[Sequence[float | None]], labels: Sequence[str]) -> 
 def contours(planes: Planes) -> str:
     """Score of every method over the plane through their points, which are marked."""
     names = list(planes.scores)
-    with _figure(3.0 * len(names), 3.2) as (figure, out):
+    with svg_figure(3.0 * len(names), 3.2, layout="constrained") as (figure, out):
         grids = [np.array(planes.scores[name]) for name in names]
         low, high = min(g.min() for g in grids), max(g.max() for g in grids)
         levels = np.linspace(low, high if high > low else low + 1e-3, 9)
