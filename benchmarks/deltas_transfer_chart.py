@@ -16,7 +16,7 @@ def heat_maps(panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Se
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     size = (1.6 + 0.62 * len(columns), 1.4 + 0.4 * len(rows))
-    with svg_figure(size[0] * across, size[1] * down, layout="constrained") as (figure, out):
+    with svg_figure(size[0] * across, size[1] * down, constrained=True) as (figure, out):
         for number, (title, table) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(down, across, number)
             axes.pcolormesh(np.ma.masked_invalid(table), cmap="RdBu", vmin=0, vmax=2)

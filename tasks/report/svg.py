@@ -11,13 +11,13 @@ __all__ = ["svg_figure"]
 
 
 @contextmanager
-def svg_figure(width: float, height: float, *, layout: str | None = None) -> Iterator[tuple[Any, list[str]]]:
+def svg_figure(width: float, height: float, *, constrained: bool = False) -> Iterator[tuple[Any, list[str]]]:
     """A matplotlib figure to draw on in a ``with`` block, and a list that holds its SVG after it.
 
     Parameters
     ----------
     width, height : in inches
-    layout : matplotlib's, ``"constrained"`` for example
+    constrained : whether matplotlib makes room for labels by itself
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -30,7 +30,7 @@ def svg_figure(width: float, height: float, *, layout: str | None = None) -> Ite
         "font.size": 9,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout=layout)
+        figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
         FigureCanvasSVG(figure)
         out: list[str] = []
         yield figure, out

@@ -16,7 +16,7 @@ __all__ = ["contours", "heat_map"]
 def heat_map(table: Sequence[Sequence[float | None]], labels: Sequence[str]) -> str:
     """Relative performance by the method a point was trained through (row) and the one it was read by (column)."""
     values = np.array([[np.nan if v is None else v for v in row] for row in table])
-    with svg_figure(1.6 + 0.9 * len(labels), 1.2 + 0.6 * len(labels), layout="constrained") as (figure, out):
+    with svg_figure(1.6 + 0.9 * len(labels), 1.2 + 0.6 * len(labels), constrained=True) as (figure, out):
         axes = figure.add_subplot()
         axes.pcolormesh(values, cmap="viridis", vmin=0.0, vmax=1.0)
         axes.invert_yaxis()
@@ -36,7 +36,7 @@ def heat_map(table: Sequence[Sequence[float | None]], labels: Sequence[str]) -> 
 def contours(planes: Planes) -> str:
     """Score of every method over the plane through their points, which are marked."""
     names = list(planes.scores)
-    with svg_figure(3.0 * len(names), 3.2, layout="constrained") as (figure, out):
+    with svg_figure(3.0 * len(names), 3.2, constrained=True) as (figure, out):
         grids = [np.array(planes.scores[name]) for name in names]
         low, high = min(g.min() for g in grids), max(g.max() for g in grids)
         levels = np.linspace(low, high if high > low else low + 1e-3, 9)
