@@ -63,11 +63,14 @@ def entries(name: str, result: StudyResult) -> list[dict[str, Any]]:
         row(f"{name}, {method.label}: numbers of the delta", method.parameters, "numbers") for method in result.methods
     ]
     published = dict(zip(("optimisation, plain", "transfer, plain"), PUBLISHED[kind], strict=True))
+    most = len(result.config.sets)  # principal components that the solutions have
     for kind_of_space, dim, *values in performance_rows(cells):
         for what, value in zip(columns, values, strict=True):
             if isinstance(value, float):
                 reference = published.get(what) if kind_of_space == JOINT else None
-                text = f"{name}, {kind_of_space}, {dim} dimensions: relative performance, {what}"
+                assert isinstance(dim, int)
+                has = f" (it has {most})" if kind_of_space == "pca" and dim > most else ""
+                text = f"{name}, {kind_of_space}, {dim} dimensions{has}: relative performance, {what}"
                 found.append(row(text, round(value, 4), "ratio", n=seeds, reference=reference))
     for at, control, part, less, half, pairs in difference_rows(cells):
         assert isinstance(less, float) and isinstance(pairs, int)

@@ -32,14 +32,14 @@ def save(space: IntrinsicSubspace, folder: str | Path) -> None:
     for name in space.methods:
         codec = space.codec(name)
         own = {"name": name, "size": codec.size, "projector": codec.kind, "encoder": codec.into is not None}
-        methods.append({**own, "options": codec.projector.config(), **_seed(codec)})
+        methods.append({**own, "options": codec.projector.config(), **_encoder(codec)})
     document = {"schema": SCHEMA, **{field: getattr(space, field) for field in _FIELDS}, "methods": methods}
     replace(folder / "subspace.safetensors", lambda path: save_file(tensors, path))
     text = json.dumps(document, indent=1)
     replace(folder / "subspace.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
-def _seed(codec: Codec) -> dict[str, Any]:
+def _encoder(codec: Codec) -> dict[str, Any]:
     return {} if codec.into is None else {"encoder_options": codec.into.config()}
 
 
