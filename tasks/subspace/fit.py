@@ -110,7 +110,7 @@ class SubspaceFit:
         return model.space.loss(task, step)
 
     def evaluate(self, model: nn.Module, data: SeveralTexts, split: str) -> dict[str, float]:
-        """Loss, distance of the solutions, and loss of the tasks at weights that every evaluation shares; means over the sets."""
+        """Loss, distance of the solutions, and loss of the tasks at weights that all evaluations share; means over sets."""
         assert isinstance(model, SubspaceModel)
         found: list[dict[str, float]] = []
         for place, (name, texts) in enumerate(data.sets.items()):
