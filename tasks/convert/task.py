@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lorentz.hf import LorentzModel
 from lorentz.math import space_of
 from tasks.data.corpus import Corpus
-from tasks.encoder import encoder_folder
+from tasks.encoder import encoder_folder, encoder_sources
 from tasks.errors import UsageError
 
 from .config import ConvertConfig
@@ -72,6 +72,10 @@ class Conversion:
             model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
             self._source = AutoTokenizer.from_pretrained(folder), model
         return self._source
+
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the encoder that is converted."""
+        return encoder_sources(self.config.model.source)
 
     def prepare(self, data: Corpus) -> dict[str, list[str]]:
         """Sentences by split; made once for each content."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.sentences import RelationSentences
+from tasks.encoder import encoder_sources
 
 from .config import RelationClassificationConfig
 from .features import features
@@ -61,6 +62,10 @@ class RelationClassification:
         self.config = config
         self.monitor = config.monitor
         self._features: tuple[str, dict[str, Tensor]] | None = None
+
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the encoder."""
+        return encoder_sources(self.config.model.encoder)
 
     def features(self, data: RelationSentences) -> dict[str, Tensor]:
         """Features of every split, read or made once for each content."""

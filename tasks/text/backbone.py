@@ -16,10 +16,11 @@ from tasks.backbones import path as packaged
 from tasks.encoder import encoder_folder
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
+from tasks.sources import model_sha256
 
 from .config import BASELINES, ModelConfig
 
-__all__ = ["check_fits", "is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
+__all__ = ["backbone_sha256", "check_fits", "is_lorentz", "load_backbone", "load_tokenizer", "longest", "source_of"]
 
 _PACKAGED = "minilm"
 
@@ -75,6 +76,19 @@ def source_of(name: str) -> str:
             f"(nothing is downloaded). {near} Or a folder with config.json, model.safetensors and tokenizer.json."
         )
     return name
+
+
+def backbone_sha256(config: ModelConfig) -> str | None:
+    """SHA-256 of the files of a backbone, or None where it is no longer there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        folder = Path(source_of(config.name))
+    except UsageError:
+        return None
+    if not folder.is_dir():
+        folder = Path(str(try_to_load_from_cache(config.name, "config.json"))).parent
+    return model_sha256(folder, weights=not config.random)
 
 
 def load_tokenizer(name: str) -> Any:

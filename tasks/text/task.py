@@ -18,7 +18,7 @@ from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-from .backbone import check_fits, load_backbone, load_tokenizer
+from .backbone import backbone_sha256, check_fits, load_backbone, load_tokenizer
 from .config import BASELINES, METRICS, TextConfig
 from .labels import label_head
 from .metrics import scores
@@ -147,6 +147,11 @@ class TextTask:
             return None if config.name is None else deltas.parse(config.name, config.options)
         except (deltas.DeltaError, TypeError, ValueError) as error:
             raise UsageError(f"--delta {config.name}: {error}") from None
+
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the backbone, where it is there."""
+        digest = None if self.config.model.name in BASELINES else backbone_sha256(self.config.model)
+        return {} if digest is None else {f"the backbone {self.config.model.name}": digest}
 
     def frozen(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors of a frozen pretrained backbone: checkpoints do without them."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -155,6 +156,17 @@ def test_the_data_may_not_change_under_a_run(small_graph: Path, tmp_path: Path) 
     (small_graph / "train.txt").write_text((small_graph / "train.txt").read_text() + "n1\tnext\tn7\n")
     with pytest.raises(UsageError, match="has changed since"):
         start(small_graph, out)
+
+
+def test_a_finished_run_of_other_data_is_not_returned(small_graph: Path, tmp_path: Path) -> None:
+    start(small_graph, tmp_path / "run", checkpoint_seconds=60)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    (small_graph / "train.txt").write_text((small_graph / "train.txt").read_text() + "n1\tnext\tn7\n")
+    with pytest.raises(UsageError, match="the data of numbers has changed since"):
+        start(small_graph, tmp_path / "run", checkpoint_seconds=60)
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    shutil.rmtree(small_graph)  # what is gone takes nothing from a finished run
+    assert start(small_graph, tmp_path / "run", checkpoint_seconds=60).values == json.loads(before)
 
 
 def test_two_processes_do_not_share_a_folder(small_graph: Path, tmp_path: Path) -> None:

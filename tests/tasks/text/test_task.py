@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,26 @@ def prepared(toy: Path, backbone: str, **overrides: Any) -> tuple[TextTask, Any,
     model = task.build(config, data)
     assert isinstance(model, TextModel)
     return task, data, model
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_another_backbone_of_the_same_name_is_noticed(
+    file: str, toy: Path, tmp_path: Path, backbones: dict[str, str]
+) -> None:
+    backbone = tmp_path / "backbone"
+    shutil.copytree(backbones["bert"], backbone)
+    first = start(toy, tmp_path / "runs", str(backbone), tuning="head")
+    assert start(toy, tmp_path / "runs", str(backbone), tuning="head").values == first.values
+    if file == "model.safetensors":
+        weights = load_file(backbone / file)
+        weights["embeddings.word_embeddings.weight"] += 0.5
+        save_file(weights, backbone / file, metadata={"format": "pt"})
+    else:
+        save_tokenizer(backbone, [*WORDS[:-1], "other"])
+    with pytest.raises(UsageError, match=r"the backbone .* has changed since"):
+        start(toy, tmp_path / "runs", str(backbone), tuning="head")
+    shutil.rmtree(backbone)  # what is gone says nothing: the result of the finished run is still there
+    assert tasks.resume(first.folder, quiet=True).values == first.values
 
 
 @pytest.mark.parametrize("kind", ["bert", "lorentz", "twin"])

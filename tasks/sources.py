@@ -1,0 +1,42 @@
+"""What a run reads besides its data: pretrained models, by content, so that another one of the same name is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+__all__ = ["changed_sources", "model_sha256"]
+
+_WEIGHTS = (".safetensors", ".bin")
+_SETTINGS = (
+    "config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+
+
+@cache
+def _file_sha256(path: Path, size: int, time: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_sha256(folder: Path, *, weights: bool = True) -> str:
+    """SHA-256 of a model in the layout of transformers: architecture, vocabulary, and weights unless they are drawn anew."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.name in _SETTINGS or (weights and path.suffix in _WEIGHTS):
+            stat = path.stat()
+            lines.append(f"{path.name} {_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names whose content is another one; what is in one of the two only says nothing."""
+    return [name for name, digest in now.items() if before.get(name, digest) != digest]
