@@ -13,6 +13,7 @@ import deltas
 from deltas.subspace import IntrinsicSubspace, TaskLoss, shuffled
 from tasks.data.several import SeveralTexts
 from tasks.errors import UsageError
+from tasks.text.rows import batch_at
 
 from .fit_config import FitConfig
 from .reading import Readers, Solved, read_solved
@@ -95,18 +96,19 @@ class SubspaceFit:
         return len(data.sets)
 
     def train_batch(self, data: SeveralTexts, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
-        """Take rows of one set, the sets in turn; which rows is a function of seed and epoch."""
-        drawn = np.random.default_rng([seed, epoch, index]).integers(1 << 62, size=self.config.train.batch_size)
-        return {"step": torch.tensor(epoch * len(data.sets) + index), "drawn": torch.from_numpy(drawn)}
+        """Say which step it is: the sets come in turn, and the rows of one are a function of seed and epoch."""
+        return {"step": torch.tensor(epoch * len(data.sets) + index), "seed": torch.tensor(seed)}
 
     def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the subspace on one set."""
         assert isinstance(model, SubspaceModel)
         assert self._data is not None
         step = int(batch["step"])
-        task = list(self._data.sets)[step % len(self._data.sets)]
+        turn, place = divmod(step, len(self._data.sets))
+        task, texts = list(self._data.sets.items())[place]
         if self.config.task_loss:
-            self._rows = batch["drawn"].cpu().numpy() % model.readers.count(self._data.sets[task], "train")
+            count, lengths = model.readers.count(texts, "train"), model.readers.lengths(texts, "train")
+            self._rows = batch_at(turn, count, self.config.train.batch_size, int(batch["seed"]), lengths)
         return model.space.loss(task, step)
 
     def evaluate(self, model: nn.Module, data: SeveralTexts, split: str) -> dict[str, float]:

@@ -153,6 +153,11 @@ class Readers(nn.Module):
         """Rows of a split that are used."""
         return min(len(task.rows(data, split)) for (_, name), task in self.readers.items() if name == data.name)
 
+    def lengths(self, data: Texts, split: str) -> np.ndarray:
+        """Tokens of the used rows of a split, as the first backbone counts them."""
+        task = next(task for (_, name), task in self.readers.items() if name == data.name)
+        return task.tokens(data, split).lengths[: self.count(data, split)]
+
     def batch(self, data: Texts, split: str, rows: np.ndarray) -> dict[str, dict[str, Tensor]]:
         """Tokens and labels of rows of a set, for each backbone."""
         found = {}

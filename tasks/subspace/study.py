@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from tasks.data.text import Texts
 from tasks.errors import UsageError
 from tasks.text.backbone import load_backbone
 from tasks.text.config import ModelConfig
+from tasks.text.rows import batch_at
 
 from .cells import Cell, best_guess
 from .config import StudyConfig
@@ -266,11 +266,10 @@ class Study:
     def train_point(self, space: IntrinsicSubspace, label: str, data: str, lr: float) -> Tensor:
         """Train a point on an unseen set through a method."""
         readers, texts = self.readers, self.texts(data)
-        count = readers.count(texts, "train")
+        count, lengths = readers.count(texts, "train"), readers.lengths(texts, "train")
 
         def batches(task: str, step: int) -> Any:
-            rows = np.random.default_rng([self.seed, step]).integers(count, size=self.config.batch_size)
-            return readers.batch(texts, "train", rows)
+            return readers.batch(texts, "train", batch_at(step, count, self.config.batch_size, self.seed, lengths))
 
         loss = TaskLoss({label: readers.handles[label]}, readers.loss, batches)
         return space.optimise(

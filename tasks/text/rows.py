@@ -10,7 +10,7 @@ from tasks.data.text import Texts
 
 from .config import TextConfig
 
-__all__ = ["epoch_batches", "evaluation_rows", "few", "stratified", "training_rows"]
+__all__ = ["batch_at", "epoch_batches", "evaluation_rows", "few", "stratified", "training_rows"]
 
 FIFTHS = 5
 _GROUP = (
@@ -78,3 +78,9 @@ def epoch_batches(
     ordered = np.concatenate([group[np.argsort(-lengths[group], kind="stable")] for group in groups])
     batches = [ordered[start : start + size] for start in range(0, count, size)]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def batch_at(step: int, count: int, size: int, seed: int, lengths: np.ndarray) -> np.ndarray:
+    """Places of the batch of a step, counted over epochs: rows of like length, every row once an epoch."""
+    epoch, index = divmod(step, -(-count // size))
+    return epoch_batches(count, size, np.random.default_rng([seed, epoch]), lengths)[index]

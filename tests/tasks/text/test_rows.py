@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from tasks.text.rows import epoch_batches
+from tasks.text.rows import batch_at, epoch_batches
 
 
 def test_batches_of_like_length_cover_the_rows_once_with_less_padding() -> None:
@@ -41,3 +41,12 @@ def test_a_head_alone_and_a_regression_take_batches_of_like_length_too(
         for flag in (True, False)
     ]
     assert heads[0].metrics == heads[1].metrics  # its states are computed once, and grouping would save nothing
+
+
+def test_the_batches_of_consecutive_steps_are_epochs() -> None:
+    lengths = np.arange(50) % 7
+    for first in (0, 4, 8):  # 4 batches an epoch
+        rows = np.concatenate([batch_at(first + place, 50, 16, 3, lengths) for place in range(4)])
+        assert sorted(rows) == list(range(50))
+    assert batch_at(2, 50, 16, 3, lengths).tolist() == batch_at(2, 50, 16, 3, lengths).tolist()
+    assert batch_at(2, 50, 16, 3, lengths).tolist() != batch_at(6, 50, 16, 3, lengths).tolist()
