@@ -1,7 +1,7 @@
 """Graphs: test scores of the Lorentz networks and their controls on the published and on fresh splits.
 
     python -m benchmarks.graphs [--rows airport-lp,...] [--models gcn,...] [--seeds 0-9] [--controls-seeds 0-2]
-        [--fresh 0-9] [--controls-fresh 0-2] [--runs runs]
+        [--fresh 0-9] [--controls-fresh 0-2] [--seeds-of lorentz_attention=0,1] [--runs runs]
 
 The settings were chosen on validation data (`benchmarks.graphs_trials` keeps every trial). A finished or interrupted run in
 the runs folder is used or resumed, and each row has a file of its own, ``benchmarks/results/graphs_ROW.json``. A published
@@ -106,11 +106,16 @@ def main() -> None:
     parser.add_argument("--controls-seeds", default="0")
     parser.add_argument("--fresh", help="seeds of fresh splits, each with its own run seed")
     parser.add_argument("--controls-fresh", help="those of the controls; by default the same")
+    parser.add_argument("--seeds-of", nargs="*", default=[], metavar="MODEL=SEEDS", help="and no fresh splits")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     arguments = f"--models {options.models} --seeds {options.seeds} --controls-seeds {options.controls_seeds}"
     arguments += f" --fresh {options.fresh}" if options.fresh else ""
     arguments += f" --controls-fresh {options.controls_fresh}" if options.controls_fresh else ""
+    arguments += f" --seeds-of {' '.join(options.seeds_of)}" if options.seeds_of else ""
+    options.seeds_of = dict(pair.split("=", 1) for pair in options.seeds_of)
+    if unknown := set(options.seeds_of) - set(MODELS):
+        parser.error(f"--seeds-of names {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
     for name in options.rows.split(","):
         rows = measure(name, options)
         for r in rows:
@@ -126,11 +131,13 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         ours, title = model == "lorentz_gcn", MODELS[model][0]
         if not ours and (name, model) not in TUNED:
             title += " (the Lorentz network's settings)"
-        seeds = parse_seeds(options.seeds if ours else options.controls_seeds)
+        own = options.seeds_of.get(model)
+        seeds = parse_seeds(own or (options.seeds if ours else options.controls_seeds))
         values = [score(name, model, seed, metric, runs=options.runs) for seed in seeds]
         what = f"{name} test {metric}, {title}, published split"
         rows.append(entry(what, values, 100 * published["value"] if ours else None))
-        if splits := options.fresh if ours else options.controls_fresh or options.fresh:
+        splits = options.fresh if ours else options.controls_fresh or options.fresh
+        if splits and own is None:
             fresh = parse_seeds(splits)
             values = [score(name, model, s, metric, runs=options.runs, split_seed=s) for s in fresh]
             rows.append(entry(f"{name} test {metric}, {title}, fresh splits", values, None))
