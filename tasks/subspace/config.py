@@ -59,6 +59,8 @@ class StudyConfig:
         examples a step
     steps
         training steps of a solution
+    lr_factor
+        learning rate of solutions, in multiples of each method's usual one
     fit_steps
         steps of the approximation
     point_steps
@@ -95,6 +97,7 @@ class StudyConfig:
     max_length: int = 64
     batch_size: int = 16
     steps: int = 600
+    lr_factor: float = 1.0
     fit_steps: int = 600
     point_steps: int = 300
     point_lr: str = "0.1"
@@ -117,6 +120,7 @@ class StudyConfig:
         ):
             require(f"--{name}", getattr(self, name), at_least=1)
         require("--grid", self.grid, at_least=0)
+        require("--lr_factor", self.lr_factor, above=0)
         require("--planes", self.planes, at_least=0)
         require("--landscape_rows", self.landscape_rows, at_least=1)
         for name in ("model", "deltas", "data", "unseen"):

@@ -137,7 +137,7 @@ class Study:
             unseen=unseen,
             model={"name": method.model, "head": self.config.head},
             delta={"name": method.delta, "options": method.options},
-            train=self._training(method.lr),
+            train=self._training(method.lr * self.config.lr_factor),
         )
         return _first(result.metrics["test"])
 
