@@ -50,8 +50,12 @@ PARTS: dict[str, list[dict[str, Any]]] = {
             "max_eval": 200, "grid": 5, "planes": 1, "landscape_rows": 60, **ONE, "controls": "random",
         }
     ],
-    "geometries": [{"model": ",".join(PAIR), "deltas": "Adapter,LoRA", "budget": SIZE, "dims": "16", "grid": 0, **MANY, **SMALL}],
-    "finetuning": [{"model": model, "deltas": "LoRA,FullFineTuning", "dims": "16", "grid": 0, **MANY, **SMALL} for model in PAIR],
+    "geometries": [
+        {"model": ",".join(PAIR), "deltas": "Adapter,LoRA", "budget": SIZE, "dims": "16", "grid": 0, **MANY, **SMALL}
+    ],
+    "finetuning": [
+        {"model": model, "deltas": "LoRA,FullFineTuning", "dims": "16", "grid": 0, **MANY, **SMALL} for model in PAIR
+    ],
 }  # fmt: skip
 
 

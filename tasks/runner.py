@@ -27,7 +27,7 @@ from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
 from .progress import Progress
 from .sources import changed_sources
 
-__all__ = ["Data", "Task", "fit"]
+__all__ = ["Data", "Task", "cpu_threads", "fit"]
 
 SCHEMA = 1
 
@@ -84,7 +84,8 @@ class Task(Protocol):
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -369,7 +370,7 @@ def fit(
             return result
     title = f"{task.name} {data.name} seed {seed}"
     total = total_steps(task.config.train, task.n_batches(data))
-    with _threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
+    with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
         run = _Run(task, data, folder, seed=seed, progress=progress)
         with folder.open(config, environment()):
             try:

@@ -15,6 +15,7 @@ from tasks.comparison import Table
 from tasks.config import make_config, to_dict
 from tasks.folder import atomic_write
 from tasks.report.html import Column, Report, format_cell
+from tasks.runner import cpu_threads
 
 from .cells import Cell, solvable
 from .config import StudyConfig
@@ -90,12 +91,13 @@ def study_subspace(
     cells: list[Cell] = []
     references: list[list[Any]] = []
     planes: list[Planes] = []
-    for seed in seeds:
-        study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
-        whole = study.whole()
-        references += study.references()
-        cells += study.cells(whole)
-        planes += [found] if (found := planes_of(study)) is not None else []
+    with cpu_threads(config.threads):
+        for seed in seeds:
+            study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
+            whole = study.whole()
+            references += study.references()
+            cells += study.cells(whole)
+            planes += [found] if (found := planes_of(study)) is not None else []
     result = StudyResult(config, methods, cells, references, planes, folder)
     _write(result, say)
     return result
@@ -135,7 +137,7 @@ def _report(
 ) -> Report:
     config, cells = result.config, result.cells
     report = Report("Unified subspace of delta methods", f"{config.model}; seen {config.data}; unseen {config.unseen}")
-    names = [[m.label, m.model, m.delta, str(m.parameters), f"{m.lr:g}"] for m in result.methods]
+    names = [[m.label, m.model, m.delta, str(m.parameters), f"{m.lr * config.lr_factor:g}"] for m in result.methods]
     report.section("Methods").add_table(
         ["method", "backbone", "delta", "numbers", "learning rate"], names, caption="Deltas of the study"
     )
