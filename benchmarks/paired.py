@@ -24,7 +24,7 @@ def paired_row(what: str, treated: Sequence[float], control: Sequence[float]) ->
     mean, half = float(np.mean(difference)), half_width(difference)
     if abs(mean) <= half:
         what += ": no difference shown"
-    p = float(ttest_rel(treated, control).pvalue)
+    p = float(ttest_rel(treated, control).pvalue) if any(difference) else 1.0  # scipy gives NaN for equal lists
     return row(what, mean, "1", n=len(difference), spread=half) | {"interval": [mean - half, mean + half], "p": p}
 
 

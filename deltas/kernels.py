@@ -11,18 +11,26 @@ from torch import Tensor
 __all__ = ["low_rank_linear"]
 
 
+def _batched(*tensors: Tensor) -> bool:
+    """Whether one of them is a batch of ``torch.vmap``, which may not be added in place to one that is none."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)
+
+
 class _LowRankLinear(torch.autograd.Function):
     """``x W^T + b + u C^T`` with ``u = x A^T``: x stored once, products added in place, nothing of the size of z but z.
 
     u, which is small, is stored too; where the backward pass is differentiated itself it is computed anew.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
         flat = x.reshape(-1, x.shape[-1])
         z = F.linear(flat, weight, bias)
         u = flat @ A.T
-        z.addmm_(u, C.T)
+        z = torch.addmm(z, u, C.T) if _batched(x, weight, A, C) else z.addmm_(u, C.T)
         return z.view(*x.shape[:-1], z.shape[-1]), u
 
     @staticmethod
@@ -37,7 +45,7 @@ class _LowRankLinear(torch.autograd.Function):
         x, weight, A, C, u = ctx.saved_tensors
         need = ctx.needs_input_grad
         flat, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        again = torch.is_grad_enabled()
+        again = torch.is_grad_enabled() or _batched(g, x, weight, A, C)
         low = g @ C if need[0] or need[3] else None
         dx = None
         if need[0]:

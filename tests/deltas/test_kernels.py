@@ -54,3 +54,28 @@ def test_functional_gradient() -> None:
         return (z**3).sum()
 
     torch.testing.assert_close(torch.func.grad(loss)(A, False), torch.func.grad(loss)(A, True))
+
+
+@pytest.mark.parametrize("over", ["inputs", "A", "A and B", "weight"])
+def test_vmap_of_values_and_gradients_equals_one_at_a_time(over: str) -> None:
+    """Gradients by example, as private training takes them, and models stacked for an ensemble."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"x": (3, 6), "weight": (5, 6), "b": (5,), "A": (2, 6), "B": (5, 2)}
+    several = {"inputs": "x", "A": "A", "A and B": "AB", "weight": ("weight",)}[over]
+    given = {
+        name: torch.randn((4, *size), generator=generator)
+        if name in several
+        else torch.randn(size, generator=generator)
+        for name, size in sizes.items()
+    }
+    given = {name: value.double() for name, value in given.items()}
+
+    def slopes(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.func.grad(lambda *t: low_rank_linear(*t, 0.7).sin().sum(), argnums=(0, 1, 3, 4))(*tensors)
+
+    axes = tuple(0 if name in several else None for name in given)
+    got = torch.vmap(slopes, axes)(*given.values())
+    for place in range(4):
+        alone = slopes(*(value[place] if name in several else value for name, value in given.items()))
+        for ours, want in zip(got, alone, strict=True):
+            torch.testing.assert_close(ours[place], want, rtol=1e-12, atol=1e-13)

@@ -38,6 +38,8 @@ def test_a_paired_row_holds_the_t_interval_and_says_when_it_shows_nothing() -> N
     assert found["interval"] == pytest.approx([interval.low, interval.high], abs=1e-12) and found["what"] == "gain"
     assert half_width([1.0, 2.0]) == pytest.approx(12.7062 * 0.5, rel=1e-5)  # t(0.975, 1) times sd / sqrt 2
     assert paired_row("gain", treated, treated[::-1])["what"] == "gain: no difference shown"
+    equal = paired_row("gain", treated, treated)
+    assert (equal["value"], equal["p"], equal["what"]) == (0.0, 1.0, "gain: no difference shown")
 
 
 def test_holm_takes_back_what_one_of_several_questions_would_show_by_chance() -> None:
