@@ -14,7 +14,7 @@ from .errors import DeltaError
 if TYPE_CHECKING:
     from .handle import Handle
 
-__all__ = ["applied", "begin", "flatten", "numbers", "start_of", "unflatten"]
+__all__ = ["applied", "begin", "drawn", "flatten", "numbers", "start_of", "unflatten"]
 
 
 def _path_and_name(key: str) -> tuple[str, ...]:
@@ -25,6 +25,11 @@ def numbers(handle: Handle) -> list[str]:
     """Names of what is trained without the heads, by path and name: buffers of parts are no numbers of a vector."""
     parts = [key for key, t in handle.parts().items() if isinstance(t, nn.Parameter)]
     return sorted([*parts, *handle.owned()], key=_path_and_name)
+
+
+def drawn(handle: Handle) -> bool:
+    """Whether a delta brought parameters of its own, whose start is not that of the backbone."""
+    return any(isinstance(t, nn.Parameter) for t in handle.parts().values())
 
 
 def flatten(handle: Handle) -> Tensor:
@@ -47,8 +52,9 @@ def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tens
     for key in names:
         tensor = current[key]
         assert isinstance(tensor, nn.Parameter)
-        piece = vector[place : place + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=torch.float32)
-        yield tensor, piece, handle.initial[key].to(tensor.device).float()
+        dtype = torch.promote_types(tensor.dtype, torch.float32)
+        piece = vector[place : place + tensor.numel()].view_as(tensor).to(device=tensor.device, dtype=dtype)
+        yield tensor, piece, handle.initial[key].to(device=tensor.device, dtype=dtype)
         place += tensor.numel()
 
 
@@ -71,13 +77,24 @@ def begin(handle: Handle, start: Tensor) -> None:
 
     Raises
     ------
-    DeltaError : another number of entries, a delta that is off or merged, or one that trains parameters of the backbone,
-        which begins where the backbone is.
+    DeltaError : another number of entries, a delta that is off or merged; one that trains parameters of the backbone alone,
+        or a start that is another one than the backbone's for those that it trains; or a delta that chose its numbers when it
+        was made (SparseAdapter), whose vectors mean something else in every model.
     """
-    if handle.owned():
+    if not drawn(handle):
         raise DeltaError(f"the delta {handle.name!r} trains parameters of the backbone, and begins where these are")
-    for parameter, piece, _ in _pieces(handle, start):
-        parameter.copy_(piece)
+    if chosen := [key for key, t in handle.parts().items() if not isinstance(t, nn.Parameter)]:
+        raise DeltaError(
+            f"the delta {handle.name!r} chose its numbers when it was made ({chosen[0]}): a vector of another means others"
+        )
+    owned = {id(parameter) for parameter in handle.owned().values()}
+    pieces = list(_pieces(handle, start))
+    if any(id(p) in owned and not torch.equal(piece.float(), initial.float()) for p, piece, initial in pieces):
+        raise DeltaError(
+            f"the delta {handle.name!r} trains parameters of the backbone, and this start is of another backbone"
+        )
+    for parameter, piece, initial in pieces:
+        parameter.copy_(initial if id(parameter) in owned else piece)
     handle.restart()
 
 

@@ -9,7 +9,8 @@ from .interpolation import INTERPOLATIONS
 from .landscape import Landscape, Plane, landscape
 from .objective import TaskLoss
 from .projectors import PROJECTORS
-from .subspace import IntrinsicSubspace, Objective, Solutions
+from .solutions import Solutions
+from .subspace import IntrinsicSubspace, Objective
 
 __all__ = [
     "INTERPOLATIONS",

@@ -72,8 +72,7 @@ class Codec(nn.Module):
         """Intrinsic point (dim) of a solution (size)."""
         x = vector.to(self.scale) / self.scale
         if self.into is None:
-            found: Tensor = torch.linalg.lstsq(self.projector.matrix().double(), x.double()[:, None]).solution[:, 0]
-            return found.to(x.dtype)
+            return self.projector.solve(x)
         # The transpose takes a vector of length one to one of length about sqrt(dim / size).
         out: Tensor = self.mixing(torch.tanh(self.into.transpose(x) * sqrt(self.size) + self.bias))
         return out

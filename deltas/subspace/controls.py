@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..errors import DeltaError
 from .codec import Codec
 from .projectors import DenseProjector
-from .subspace import IntrinsicSubspace, Solutions, checked
+from .solutions import Solutions, checked
+from .subspace import IntrinsicSubspace
 
 __all__ = ["full_space", "pca_subspace", "random_subspace", "shuffled"]
 

@@ -94,7 +94,7 @@ class Landscape:
         chance: float = 0.0,
         rows: np.ndarray | None = None,
     ) -> float:
-        """Share of the square where every method keeps a part of its own best score above chance.
+        """Share of the square where every method keeps a part of its own best score above chance, and is above chance.
 
         Parameters
         ----------
@@ -104,10 +104,10 @@ class Landscape:
         rows : examples to take; None for all
         """
         chosen = slice(None) if rows is None else rows
-        parts = [
-            table[..., chosen].mean(-1) - chance >= keep * (best[name][chosen].mean() - chance)
-            for name, table in self.cases.items()
-        ]
+        parts = []
+        for name, table in self.cases.items():
+            above, wanted = table[..., chosen].mean(-1) - chance, keep * (best[name][chosen].mean() - chance)
+            parts.append((above > 0) & (above >= wanted))  # a best that is not above chance has nothing to keep
         return float(np.all(parts, axis=0).mean())
 
     def interval(

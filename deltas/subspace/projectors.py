@@ -57,6 +57,11 @@ class Projector(nn.Module):
         found: Tensor = self(torch.eye(self.dim, device=next(iter(self.state_dict().values())).device))
         return found.T
 
+    def solve(self, vector: Tensor) -> Tensor:
+        """Least squares solution (dim) of P I = vector (size)."""
+        found: Tensor = torch.linalg.lstsq(self.matrix().double(), vector.double()[:, None]).solution[:, 0]
+        return found.to(vector.dtype)
+
     def config(self) -> dict[str, Any]:
         """Options, as they are stored."""
         return {}
@@ -262,6 +267,10 @@ class IdentityProjector(Projector):
     def matrix(self) -> Tensor:
         """The identity."""
         return torch.eye(self.dim)
+
+    def solve(self, vector: Tensor) -> Tensor:
+        """The vector."""
+        return vector
 
 
 PROJECTORS: dict[str, type[Projector]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,10 @@ __all__ = ["shared_passes"]
 
 
 def _own(handles: list[Handle]) -> set[int]:
-    """Modules in which something acts or is trained."""
+    """Modules in which something acts or is trained, and parameters that are, of which other modules may have a share."""
     found: set[int] = set()
     for handle in handles:
-        found |= {id(site.module) for site in handle.sites}
+        found |= {id(site.module) for site in handle.sites} | {id(parameter) for parameter in handle.owned().values()}
         found |= {id(handle.model.get_submodule(path)) for path in handle.heads}
         found |= {id(part) for site in handle.sites if site.part is not None for part in site.part.modules()}
     return found
@@ -27,7 +27,7 @@ def _own(handles: list[Handle]) -> set[int]:
 def _shareable(module: nn.Module, own: set[int]) -> bool:
     """Whether a module gives the same for all deltas: nothing acts inside, nothing is drawn, nothing is trained."""
     return not any(id(inner) in own or inner.training for inner in module.modules()) and not any(
-        p.requires_grad for p in module.parameters()
+        p.requires_grad or id(p) in own for p in module.parameters()
     )
 
 
@@ -55,20 +55,31 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and isinstance(a, str | int | float | bool | torch.dtype) and a == b
 
 
+def _versions(value: Any) -> list[int]:
+    """How often every tensor in a value was written into."""
+    if isinstance(value, Tensor):
+        return [-1 if value.is_inference() else value._version]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [version for item in inner for version in _versions(item)]
+
+
 class _Memo:
-    """A module's forward that remembers its last call."""
+    """A module's forward that remembers its last call, until what it took or gave is written into."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
         self.last: tuple[tuple[Any, ...], dict[str, Any], Any] | None = None
+        self.versions: list[int] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.last is not None:
             before, named, out = self.last
-            if kwargs.keys() == named.keys() and _same(before, args) and all(_same(named[k], kwargs[k]) for k in named):
+            same = kwargs.keys() == named.keys() and all(_same(named[k], kwargs[k]) for k in named)
+            if same and _same(before, args) and self.versions == _versions(self.last):
                 return out
         out = self.forward(*args, **kwargs)
         self.last = args, kwargs, out
+        self.versions = _versions(self.last)
         return out
 
 

@@ -72,6 +72,8 @@ def load(folder: str | Path) -> IntrinsicSubspace:
                 codec.into.seed = own["encoder_options"]["seed"]
             codecs[own["name"]] = codec
         codecs.load_state_dict(tensors)
+    except NotADirectoryError:
+        raise DeltaError(f"{folder} is a file: give the folder that holds subspace.json") from None
     except FileNotFoundError as error:
         raise DeltaError(f"{folder} holds no subspace: {error.filename} is not there") from None
     except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ from .codec import Codec
 from .interpolation import INTERPOLATIONS, random_weights
 from .landscape import Landscape, Plane, landscape
 from .projectors import PROJECTORS
+from .solutions import Solutions, checked
 
-__all__ = ["IntrinsicSubspace", "Objective", "Solutions"]
-
-Solutions = Mapping[str, Mapping[str, Tensor]]
-"""Solutions by task and method: what ``Handle.flatten()`` of a trained delta gives. Sizes differ between methods only."""
+__all__ = ["IntrinsicSubspace", "Objective"]
 
 Objective = Callable[[str, Mapping[str, Tensor], int], Tensor]
 """``objective(task, vectors, step)``: mean over methods of the task's loss with each method's delta at its vector, for which
@@ -146,8 +145,9 @@ class IntrinsicSubspace(nn.Module):
                 generator=generator,
                 options=self.options.get(name),
             )
-        if unknown := sorted(set(self.options) - set(names)):
-            lookup(codecs, unknown[0], kind="method in options")
+        for what, given in (("options", self.options), ("starts", starts or {})):
+            if unknown := sorted(set(given) - set(names)):
+                lookup(codecs, unknown[0], kind=f"method in {what}")
         self.codecs = nn.ModuleDict(codecs)
         return self
 
@@ -234,7 +234,12 @@ class IntrinsicSubspace(nn.Module):
         Returns
         -------
         The space itself.
+
+        Raises
+        ------
+        DeltaError : as for :meth:`prepare`; or a loss that is not finite, at which step.
         """
+        _require_steps(steps)
         self.prepare(solutions, starts=starts)
         self.use(data)
         optimizer = torch.optim.Adam(self.param_groups(lr))
@@ -243,11 +248,12 @@ class IntrinsicSubspace(nn.Module):
         for step in range(steps):
             optimizer.zero_grad(set_to_none=True)
             loss, scalars = self.loss(tasks[step % len(tasks)], step)
+            value = _finite(loss, step)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             if callback is not None:
-                callback(step, {"loss": float(loss.detach()), **{key: float(value) for key, value in scalars.items()}})
+                callback(step, {"loss": value, **{key: float(value) for key, value in scalars.items()}})
         return self
 
     # new tasks
@@ -277,7 +283,12 @@ class IntrinsicSubspace(nn.Module):
         Returns
         -------
         The point (dim).
+
+        Raises
+        ------
+        DeltaError : an unknown method; or a loss that is not finite, at which step.
         """
+        _require_steps(steps)
         device = self.codec(via).scale.device
         drawn = 0.02 * torch.randn(self.dim, generator=torch.Generator().manual_seed(seed)) if start is None else start
         point = drawn.detach().clone().to(device).requires_grad_(True)
@@ -285,11 +296,12 @@ class IntrinsicSubspace(nn.Module):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for step in range(steps):
             loss = task(self.decode(via, point), step)
+            value = _finite(loss, step)
             (point.grad,) = torch.autograd.grad(loss, [point])
             optimizer.step()
             schedule.step()
             if callback is not None:
-                callback(step, float(loss.detach()))
+                callback(step, value)
         return point.detach()
 
     def begin(self, handle: Handle, *, method: str | None = None) -> None:
@@ -352,27 +364,13 @@ class IntrinsicSubspace(nn.Module):
         return load(folder)
 
 
-def checked(solutions: Solutions) -> dict[str, dict[str, Tensor]]:
-    """Solutions in float32 on the CPU, the same methods in the same order for every task."""
-    if not solutions or not next(iter(solutions.values())):
-        raise DeltaError("there are no solutions: give {task: {method: vector}}")
-    names = list(next(iter(solutions.values())))
-    found: dict[str, dict[str, Tensor]] = {}
-    for task, row in solutions.items():
-        if set(row) != set(names):
-            odd = sorted(set(row) ^ set(names))[0]
-            raise DeltaError(f"the task {task!r} {'has' if odd in row else 'lacks'} a solution of {odd}, others do not")
-        found[task] = {}
-        for name in names:
-            vector, first = row[name].detach().float().cpu(), next(iter(found.values())).get(name, row[name])
-            if "." in name:
-                raise DeltaError(f"the name of a method has no dot, got {name!r}")
-            if vector.ndim != 1 or vector.shape != first.shape:
-                raise DeltaError(
-                    f"the solution of {name} for {task!r} has shape {tuple(vector.shape)}, that of the first task "
-                    f"{tuple(first.shape)}: one vector of Handle.flatten() each, of deltas with equal options"
-                )
-            if not torch.isfinite(vector).all():
-                raise DeltaError(f"the solution of {name} for {task!r} has numbers that are not finite")
-            found[task][name] = vector
-    return found
+def _require_steps(steps: int) -> None:
+    if steps < 1:
+        raise DeltaError(f"training takes at least one step, got steps={steps}")
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    value = float(loss.detach())
+    if not isfinite(value):
+        raise DeltaError(f"the loss at step {step} is {value:g}: a smaller lr, or is the loss itself not finite?")
+    return value

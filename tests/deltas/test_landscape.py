@@ -50,6 +50,7 @@ def test_chance_is_taken_away() -> None:
     best = {"a": np.array([1.0] * 80 + [0.0] * 20)}
     assert found.share(best, keep=0.9) == 1.0
     assert found.share(best, keep=0.9, chance=0.5) == 0.0
+    assert found.share({"a": at}, chance=0.76) == 0.0  # a best that is a guess leaves nothing to keep
     low, high = found.interval(best, keep=0.95, chance=0.0)
     assert low == 0.0
     assert high == 1.0

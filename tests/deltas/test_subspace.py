@@ -257,6 +257,69 @@ def test_a_space_carries_the_start_of_its_deltas(tmp_path: Path) -> None:
         deltas.attach(backbone("bert"), BitFit(), heads=()).begin(torch.zeros(3))
 
 
+def test_a_combination_begins_where_its_drawn_part_did() -> None:
+    spec = Adapter(bottleneck=4) + BitFit()
+    solved, fresh = backbone("bert"), backbone("bert")
+    torch.manual_seed(1)
+    one = deltas.attach(solved, spec, heads=())
+    nudge(one)
+    torch.manual_seed(2)
+    other = deltas.attach(fresh, spec, heads=())
+    other.begin(one.start())
+    other.unflatten(one.flatten())
+    assert torch.allclose(fresh(**inputs("bert")).logits, solved(**inputs("bert")).logits, atol=1e-5)
+    with pytest.raises(DeltaError, match="another backbone"):
+        other.begin(one.start() + 1.0)
+
+
+def test_a_delta_that_chose_its_numbers_takes_no_others() -> None:
+    spec = deltas.SparseAdapter(inner=LoRA(rank=2), score="magnitude")
+    one, other = (deltas.attach(backbone("bert"), spec, heads=()) for _ in range(2))
+    with pytest.raises(DeltaError, match="chose its numbers"):
+        other.begin(one.start())
+
+
+def test_a_start_in_double_precision_comes_back_to_the_bit() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3).double())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, dtype=torch.float64))
+    before = state(model)
+    handle = deltas.attach(model, FullFineTuning(), host={"q": "0"}, heads=())
+    handle.unflatten(torch.randn(handle.flatten().numel()))
+    handle.unflatten(torch.zeros(handle.flatten().numel()))
+    assert all(torch.equal(before[k], v) for k, v in state(model).items())
+
+
+class InPlace(torch.nn.Module):
+    """Writes into what its first layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        h += 1.0
+        found: Tensor = self.second(h)
+        return found
+
+
+def test_a_shared_pass_that_is_written_into_is_made_again() -> None:
+    model, x = InPlace().eval(), torch.randn(3, 4)
+    made = []
+    for name in ("one", "two"):
+        made.append(deltas.attach(model, LoRA(rank=1, roles=("q",)), name=name, host={"q": "second"}, heads=()))
+        made[-1].disable()
+    alone = model(x)  # a fresh LoRA changes nothing
+    with shared_passes(model, made):
+        for handle in made:
+            with torch.no_grad():
+                handle.enable()
+                assert torch.equal(model(x), alone)
+                handle.disable()
+
+
 @pytest.mark.parametrize("kind", ["dense", "low-rank", "fastfood", "block"])
 def test_what_is_stored_comes_back(kind: str, tmp_path: Path) -> None:
     solutions, _ = planted(4, 2)
@@ -329,3 +392,27 @@ def test_errors_name_what_is_near() -> None:
         IntrinsicSubspace(2, "dens")
     with pytest.raises(DeltaError, match="simplex"):
         IntrinsicSubspace(2, interpolation="simple")
+    with pytest.raises(DeltaError, match=r"method in starts 'lora'.*'LoRA'"):
+        space.prepare(solutions, starts={"lora": torch.zeros(300)})
+    with pytest.raises(DeltaError, match="is a file"):
+        IntrinsicSubspace.load(__file__)
+
+
+def test_training_that_cannot_be() -> None:
+    solutions, _ = planted(2, 2)
+    space = IntrinsicSubspace(2)
+    for steps in (0, -1):
+        with pytest.raises(DeltaError, match="one step"):
+            space.approximate(solutions, steps=steps)
+        with pytest.raises(DeltaError, match="one step"):
+            space.prepare(solutions).optimise(lambda vector, step: vector.sum(), via="LoRA", steps=steps)
+    with pytest.raises(DeltaError, match="step 1 is nan"):
+        space.optimise(lambda vector, step: vector.sum() * (float("nan") if step else 1.0), via="LoRA", steps=4)
+    with pytest.raises(DeltaError, match="step 0 is inf"):
+        space.approximate(solutions, lambda task, vectors, step: vectors["LoRA"].sum() + float("inf"), steps=4)
+
+
+def test_points_of_the_full_space_are_its_vectors() -> None:
+    vector = torch.randn(70_000)  # a matrix of this size would take 20 GB
+    space = full_space({"a": {"LoRA": vector}}, "LoRA")
+    assert torch.allclose(space.encode("LoRA", vector), vector / vector.norm(), rtol=1e-5)
