@@ -107,6 +107,21 @@ class RunFolder:
             raise UsageError(f"{self.path / 'config.yaml'} is damaged: it is no configuration with a task")
         return tree
 
+    def require_same(self, config: Mapping[str, Any]) -> None:
+        """Check that the folder holds a run of a configuration.
+
+        Raises
+        ------
+        UsageError : it holds that of another one; the differing fields are named.
+        """
+        # Another number of threads is no other run: the runner warns of it.
+        changed = [line for line in differences(self.config(), config) if not line.startswith("train.threads:")]
+        if changed:
+            raise UsageError(
+                f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "
+                "Choose another --out, or resume it as it is."
+            )
+
     @contextmanager
     def open(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[None]:
         """Hold the folder for one process; write or check its configuration.
@@ -129,13 +144,7 @@ class RunFolder:
                     f"another process is running in {self.path}; wait for it or choose another --out"
                 ) from None
             if (self.path / "config.yaml").exists():
-                # Another number of threads is no other run: the runner warns of it.
-                changed = [line for line in differences(self.config(), config) if not line.startswith("train.threads:")]
-                if changed:
-                    raise UsageError(
-                        f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "
-                        "Choose another --out, or resume it as it is."
-                    )
+                self.require_same(config)
             else:
                 self._begin(config, env)
             yield

@@ -47,8 +47,8 @@ class Task(Protocol):
     A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
     ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
 
-    A task that reads pretrained models may have ``sources()``, the SHA-256 of each by name: a run goes on, or counts as
-    finished, with the same ones alone.
+    A task that reads pretrained models, or what other runs made, may have ``sources()``, the SHA-256 of each by name: a run
+    goes on, or counts as finished, with the same ones alone.
 
     A task of which parts stay as they were built may have ``frozen(model)``, the names of those tensors of the model's state:
     checkpoints leave them out.
@@ -110,13 +110,13 @@ def environment() -> dict[str, Any]:
 
 
 def sources_of(task: Task) -> dict[str, str]:
-    """SHA-256 of the pretrained models that a task reads, by name."""
+    """SHA-256 of what a task reads besides its data, by name."""
     found: dict[str, str] = task.sources() if hasattr(task, "sources") else {}
     return found
 
 
 def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources: Mapping[str, str]) -> None:
-    """Refuse to go on with, or to return, a run of other data or of another pretrained model under the same name."""
+    """Refuse to go on with, or to return, a run of other data or of another pretrained model, say, under the same name."""
     changed = [] if sha256 == data.sha256 else [f"the data of {data.name}"]
     if changed := changed + changed_sources(sources, sources_of(task)):
         verb = "has" if len(changed) == 1 else "have"
@@ -363,11 +363,11 @@ def fit(
     RunError : non-finite loss, full disk, unwritable folder, or another process in the folder.
     """
     config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
-    if folder.finished:
-        with folder.open(config, environment()):
-            result = folder.result()
-            same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
-            return result
+    if folder.finished:  # nothing is written, so it may be read-only, or read by others at the same time
+        folder.require_same(config)
+        result = folder.result()
+        same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
+        return result
     title = f"{task.name} {data.name} seed {seed}"
     total = total_steps(task.config.train, task.n_batches(data))
     with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:

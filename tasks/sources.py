@@ -1,13 +1,13 @@
-"""What a run reads besides its data: pretrained models, by content, so that another one of the same name is noticed."""
+"""What a run reads besides its data: models, deltas and subspaces, by content: others of the same name are noticed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-__all__ = ["changed_sources", "model_sha256"]
+__all__ = ["changed_sources", "files_sha256", "model_sha256"]
 
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (
@@ -29,11 +29,17 @@ def _file_sha256(path: Path, size: int, time: int) -> str:
 
 def model_sha256(folder: Path, *, weights: bool = True) -> str:
     """SHA-256 of a model in the layout of transformers: architecture, vocabulary, and weights unless they are drawn anew."""
+    return files_sha256(
+        path for path in sorted(folder.iterdir()) if path.name in _SETTINGS or (weights and path.suffix in _WEIGHTS)
+    )
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """SHA-256 of the names and contents of files; a file is read again only where its size or time has changed."""
     lines = []
-    for path in sorted(folder.iterdir()):
-        if path.name in _SETTINGS or (weights and path.suffix in _WEIGHTS):
-            stat = path.stat()
-            lines.append(f"{path.name} {_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)}")
+    for path in paths:
+        stat = path.stat()
+        lines.append(f"{path.name} {_file_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

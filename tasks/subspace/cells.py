@@ -26,6 +26,7 @@ class Cell:
     to : method whose delta is read at the point; with `via` itself it is the optimisation, with others a transfer
     score, full, chance : on the test split: of the point; of the method's own delta, trained whole; of the best guess
     rows : test rows
+    metric : of the scores
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Cell:
     full: float
     chance: float
     rows: int
+    metric: str = "accuracy"
 
     @property
     def transferred(self) -> bool:
@@ -57,7 +59,9 @@ class Cell:
     @property
     def above_chance(self) -> bool:
         """Whether the whole delta is above a guess by two standard errors; otherwise nothing is related to it."""
-        error = np.sqrt(max(self.full * (1 - self.full), 1e-12) / self.rows)
+        # Of a correlation it is 1 / sqrt(rows) at zero, and with classes of equal size that of the accuracy, twice.
+        spread = 1 - self.full**2 if self.metric == "mcc" else self.full * (1 - self.full)
+        error = np.sqrt(max(spread, 1e-12) / self.rows)
         return bool(self.full - self.chance > 2 * error)
 
 
@@ -91,7 +95,7 @@ def relative(cells: Iterable[Cell], *, plain: bool = False) -> float | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of two kinds of subspace, with a 95 % t interval over pairs of seed and task.
+    """Mean difference of two kinds of subspace over pairs of seed and task, with a 95 % t interval.
 
     Attributes
     ----------
@@ -106,14 +110,23 @@ class Difference:
 def difference(cells: Iterable[Cell], control: str) -> Difference | None:
     """Chance-corrected relative performance of the joint subspace less that of a control.
 
-    Cells of one seed and task are averaged first: methods on one task are not independent.
+    Cells of one seed and task are averaged first: methods on one task are not independent. Nor are the seeds of one task, nor
+    the tasks of one seed, which share the subspace: the interval is the wider of that over tasks, their seeds averaged, and
+    that over seeds, their tasks averaged.
     """
     table: dict[tuple[int, str], dict[str, list[float]]] = {}
     for cell in cells:
         if cell.kind in ("joint", control):
             table.setdefault((cell.seed, cell.task), {}).setdefault(cell.kind, []).append(cell.corrected)
-    pairs = [mean(row["joint"]) - mean(row[control]) for row in table.values() if len(row) == 2]
+    pairs = {key: mean(row["joint"]) - mean(row[control]) for key, row in table.items() if len(row) == 2}
     if not pairs:
         return None
-    half = None if len(pairs) < 2 else float(t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / len(pairs) ** 0.5)
-    return Difference(mean(pairs), half, len(pairs))
+    halves = []
+    for place in (0, 1):
+        groups: dict[object, list[float]] = {}
+        for key, value in pairs.items():
+            groups.setdefault(key[place], []).append(value)
+        if len(groups) > 1:
+            means = [mean(values) for values in groups.values()]
+            halves.append(float(t.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / len(means) ** 0.5))
+    return Difference(mean(pairs.values()), max(halves, default=None), len(pairs))

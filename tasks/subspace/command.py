@@ -18,6 +18,7 @@ from tasks.report.html import Column, Report, format_cell
 from tasks.runner import cpu_threads
 
 from .cells import Cell, solvable
+from .checks import check_methods, check_sets
 from .config import StudyConfig
 from .figures import contours, heat_map
 from .planes import Planes, planes_of
@@ -73,7 +74,7 @@ def study_subspace(
 
     Parameters
     ----------
-    seeds : of the whole study; intervals are over pairs of seed and set
+    seeds : of the whole study
     runs : folder below which that of the study is made
     data_dir : folder of the data sets
     args, **overrides : options, as words of the command line or by name
@@ -81,18 +82,20 @@ def study_subspace(
     """
     config = make_config(StudyConfig, overrides=overrides, args=args, prog="hyrel run subspace")
     tree = to_dict(config)
-    # The dimensions, rates and controls add to what is there; what is measured has them in its key.
+    # The dimensions and controls add to what is there; what is measured has them in its key.
     named = {key: value for key, value in tree.items() if key not in ("dims", "controls", "grid", "planes", "threads")}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(runs) / f"subspace-{digest}"
     methods = study_methods(config)
     for method in methods:
         say(f"{method.label}: {method.parameters:,} numbers")
+    check_methods(config, methods)
+    check_sets(config, data_dir)
     cells: list[Cell] = []
     references: list[list[Any]] = []
     planes: list[Planes] = []
     with cpu_threads(config.threads):
-        for seed in seeds:
+        for seed in dict.fromkeys(seeds):
             study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
             whole = study.whole()
             references += study.references()
@@ -161,7 +164,8 @@ def _report(
         section.add_text(remark)
     section = report.section(
         "The joint subspace against its controls",
-        "Difference of chance-corrected relative performance, with a 95 % t interval over pairs of seed and set.",
+        "Difference of chance-corrected relative performance over pairs of seed and set, with the wider of the 95 % t "
+        "intervals over sets and over seeds.",
     )
     section.add_table(_DIFFERENCE, differences, caption="Joint less control")
     dim = max(config.dimensions)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from tasks.config import require
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-from .fit_config import INTERPOLATIONS, PROJECTORS
+from .fit_config import INTERPOLATIONS, PROJECTORS, own_projectors
 
 __all__ = ["CONTROLS", "StudyConfig"]
 
@@ -71,7 +72,7 @@ class StudyConfig:
     grid
         points along a side of the landscape; 0 for none
     planes
-        random planes beside it
+        random planes beside it, of three dimensions or more
     landscape_rows
         validation rows scored at each point of a plane
     threads
@@ -139,22 +140,21 @@ class StudyConfig:
         ):
             if (given := getattr(self, option)) not in known:
                 raise UsageError(f"unknown {option} {given!r}. {did_you_mean(given, known)}")
-        for name in ("dims", "point_lr"):
+        _ = self.own  # refuses what is misspelt
+        for name, kind in (("dims", int), ("point_lr", float)):
             try:
-                bad = [value for value in self._numbers(name) if not value > 0]
+                values = [kind(word) for word in getattr(self, name).split(",")]
             except ValueError:
-                bad = [0.0]
-            if bad:
-                raise UsageError(f"--{name} {getattr(self, name)!r}: positive numbers by commas")
+                values = []
+            if not values or not all(0 < value < inf for value in values) or len(set(values)) < len(values):
+                what = "whole numbers above 0" if kind is int else "numbers above 0"
+                raise UsageError(f"--{name} {getattr(self, name)!r}: {what} by commas, each once")
 
     def _words(self, name: str) -> list[str]:
         words = [word.strip() for word in getattr(self, name).split(",")]
         if not all(words):
             raise UsageError(f"--{name} {getattr(self, name)!r}: names by commas")
         return words
-
-    def _numbers(self, name: str) -> list[float]:
-        return [float(word) for word in getattr(self, name).split(",")]
 
     @property
     def models(self) -> list[str]:
@@ -174,15 +174,20 @@ class StudyConfig:
     @property
     def dimensions(self) -> list[int]:
         """Dimensions of the subspaces."""
-        return [int(value) for value in self._numbers("dims")]
+        return [int(word) for word in self.dims.split(",")]
 
     @property
     def rates(self) -> list[float]:
         """Learning rates of points."""
-        return self._numbers("point_lr")
+        return [float(word) for word in self.point_lr.split(",")]
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Projectors of methods that have another one."""
+        return own_projectors(self.own_projectors)
 
     @property
     def control_names(self) -> list[str]:
         """Controls; solutions of one task cannot be shuffled."""
-        words = [word.strip() for word in (self.controls or "").split(",") if word.strip()]
+        words = dict.fromkeys(word.strip() for word in (self.controls or "").split(",") if word.strip())
         return [word for word in words if word != "shuffled" or len(self.sets) > 1]

@@ -13,10 +13,10 @@ import deltas
 from deltas.subspace import IntrinsicSubspace, TaskLoss, shuffled
 from tasks.data.several import SeveralTexts
 from tasks.errors import UsageError
-from tasks.text.rows import batch_at
+from tasks.text.rows import batch_at, spread
 
 from .fit_config import FitConfig
-from .reading import Readers, Solved, read_solved
+from .reading import Readers, Solved, read_solved, solutions_sha256
 
 __all__ = ["SubspaceFit", "SubspaceModel"]
 
@@ -51,6 +51,11 @@ class SubspaceFit:
         self._solved: Solved | None = None
         self._data: SeveralTexts | None = None
         self._rows = np.empty(0, np.int64)
+
+    def sources(self) -> dict[str, str]:
+        """SHA-256 of the solutions."""
+        sets = [word.strip() for word in self.config.data.split(",")]
+        return solutions_sha256(self.config.solutions, sets, self.config.names)
 
     def solved(self, data: SeveralTexts) -> Solved:
         """Trained solutions; read once."""
@@ -117,8 +122,7 @@ class SubspaceFit:
         found: list[dict[str, float]] = []
         for place, (name, texts) in enumerate(data.sets.items()):
             if self.config.task_loss:
-                count = min(self.config.valid_rows, model.readers.count(texts, split))
-                self._rows = np.arange(count)
+                self._rows = spread(model.readers.count(texts, split), self.config.valid_rows)
             model.space.use(self._objective(model, split))
             # Steps below zero are those of no training batch; what is drawn for them is the same at every evaluation.
             loss, scalars = model.space.loss(name, -1 - place)

@@ -8,10 +8,28 @@ from tasks.config import TrainConfig, require, require_seed
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
 
-__all__ = ["INTERPOLATIONS", "PROJECTORS", "FitConfig"]
+__all__ = ["INTERPOLATIONS", "PROJECTORS", "FitConfig", "own_projectors"]
 
 PROJECTORS = ("dense", "low-rank", "fastfood", "block")
 INTERPOLATIONS = ("simplex", "stick-breaking")
+
+
+def own_projectors(text: str | None) -> dict[str, str]:
+    """Projectors by method, of METHOD=KIND by commas.
+
+    Raises
+    ------
+    UsageError : another form, an unknown kind, or a method twice.
+    """
+    pairs = [tuple(part.strip() for part in word.split("=", 1)) for word in (text or "").split(",") if word.strip()]
+    if bad := [pair[0] for pair in pairs if len(pair) != 2]:
+        raise UsageError(f"--own_projectors {bad[0]!r}: METHOD=KIND by commas")
+    for name, kind in pairs:
+        if kind not in PROJECTORS:
+            raise UsageError(f"unknown projector {kind!r}. {did_you_mean(kind, PROJECTORS)}")
+        if [other for other, _ in pairs].count(name) > 1:
+            raise UsageError(f"--own_projectors {text!r}: {name} stands there twice")
+    return dict(pairs)
 
 
 @dataclass(frozen=True)
@@ -75,9 +93,8 @@ class FitConfig:
         for option, known in (("projector", PROJECTORS), ("interpolation", INTERPOLATIONS)):
             if (given := getattr(self, option)) not in known:
                 raise UsageError(f"unknown {option} {given!r}. {did_you_mean(given, known)}")
-        for kind in self.own.values():
-            if kind not in PROJECTORS:
-                raise UsageError(f"unknown projector {kind!r}. {did_you_mean(kind, PROJECTORS)}")
+        if not all(self.names) or len(set(self.names)) < len(self.names):
+            raise UsageError(f"--methods {self.methods!r}: names by commas, each once")
         for name in self.own:
             if name not in self.names:
                 raise UsageError(f"--own_projectors names {name}, which is no method. {did_you_mean(name, self.names)}")
@@ -92,7 +109,4 @@ class FitConfig:
     @property
     def own(self) -> dict[str, str]:
         """Projectors of methods that have another one."""
-        pairs = [word.split("=", 1) for word in (self.own_projectors or "").split(",") if word]
-        if bad := [pair[0] for pair in pairs if len(pair) != 2]:
-            raise UsageError(f"--own_projectors {bad[0]!r}: METHOD=KIND by commas")
-        return {name.strip(): kind.strip() for name, kind in pairs}
+        return own_projectors(self.own_projectors)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deltas.subspace import Plane
 from deltas.subspace.objective import only
+from tasks.text.rows import spread
 
 from .study import JOINT, Study
 
@@ -42,13 +43,14 @@ class Planes:
 
 
 def planes_of(study: Study) -> Planes | None:
-    """Landscape of the first seen set in the largest joint subspace, of two dimensions or more."""
+    """Landscape of the first seen set in the largest joint subspace, of two dimensions and two methods or more."""
     config = study.config
     dim = max(config.dimensions)
-    if config.grid < 2 or dim < 2:
+    if config.grid < 2 or dim < 2 or len(study.labels) < 2:
         return None
     key = f"landscape {dim} {config.grid} {config.planes}"
-    return Planes(**study.ledger.get(key, lambda: _measured(study, dim)))
+    data = Path(config.sets[0]).name
+    return Planes(**study.ledger.get(key, lambda: _measured(study, dim), of=study.made_of(JOINT, dim, data)))
 
 
 def _measured(study: Study, dim: int) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _measured(study: Study, dim: int) -> dict[str, Any]:
     readers, data = study.readers, Path(config.sets[0]).name
     texts = study.texts(data)
     points = {label: space.encode(label, solved.vectors[data][label]).detach() for label in study.labels}
-    rows = np.arange(min(config.landscape_rows, readers.count(texts, "valid")))
+    rows = spread(readers.count(texts, "valid"), config.landscape_rows)
     batch = readers.batch(texts, "valid", rows)
 
     def right(label: str, vector: Tensor) -> np.ndarray:
@@ -75,7 +77,7 @@ def _measured(study: Study, dim: int) -> dict[str, Any]:
     low, high = grid.interval(best, chance=chance)
     others = [
         space.landscape(right, plane.turned(seed), grid=config.grid).share(best, chance=chance)
-        for seed in range(config.planes)
+        for seed in range(config.planes if dim > 2 else 0)  # of two dimensions there is one plane
     ]
     return {
         "task": data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deltas
+from deltas.base import methods_of
+from deltas.vector import drawn
 from tasks.api import configure
 from tasks.config import to_dict
 from tasks.data.text import Texts
 from tasks.errors import UsageError
 from tasks.folder import RunFolder
+from tasks.sources import changed_sources, files_sha256
 from tasks.text.config import DeltaConfig
-from tasks.text.intrinsic import read_solution
+from tasks.text.intrinsic import SOLUTION, read_solution
 from tasks.text.model import TextModel
 from tasks.text.task import TextTask
 
-__all__ = ["Readers", "Solved", "method_folder", "read_solved"]
+__all__ = ["Readers", "Solved", "method_folder", "read_solved", "refuse_choosing", "solutions_sha256"]
 
 
 def method_folder(solutions: str | Path, data: str, method: str) -> Path:
@@ -46,6 +50,30 @@ class Solved:
     configs: dict[str, Any]
 
 
+def solutions_sha256(solutions: str | Path, sets: Sequence[str], methods: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the solutions that are there, by what errors call them."""
+    found = {}
+    for data in sets:
+        for method in methods:
+            path = method_folder(solutions, data, method) / "delta" / SOLUTION
+            if path.is_file():
+                found[f"the solution {Path(data).name}/{method}"] = files_sha256([path])
+    return found
+
+
+def refuse_choosing(delta: str, options: Mapping[str, Any]) -> None:
+    """Refuse a delta whose numbers are others on every set.
+
+    Raises
+    ------
+    UsageError : SparseAdapter, which chooses them when it is made.
+    """
+    if any(isinstance(method, deltas.SparseAdapter) for method in methods_of(deltas.parse(delta, options))):
+        raise UsageError(
+            f"{delta}: a SparseAdapter chooses its numbers anew on every set: its solutions share no space"
+        )
+
+
 def _config(folder: Path) -> Any:
     run = RunFolder(folder)
     if not run.finished:
@@ -53,7 +81,10 @@ def _config(folder: Path) -> Any:
     tree = run.config()
     if tree.pop("task", None) != "text":
         raise UsageError(f"{folder} is no run of the task text")
-    return configure("text", overrides=tree)
+    config = configure("text", overrides=tree)
+    if changed := changed_sources(run.result().get("sources", {}), TextTask(config).sources()):
+        raise UsageError(f"{changed[0]} has changed since {folder} was solved with it: solve it again")
+    return config
 
 
 def _comparable(config: Any) -> dict[str, Any]:
@@ -77,6 +108,7 @@ def read_solved(solutions: str | Path, sets: list[str], methods: list[str]) -> S
             folder = method_folder(solutions, data, method)
             config, (vector, start) = _config(folder), read_solution(folder)
             if method not in configs:
+                refuse_choosing(config.delta.name, config.delta.options)
                 configs[method] = config
                 if start is not None:
                     starts[method] = start
@@ -134,6 +166,8 @@ class Readers(nn.Module):
             )
             if method in self.starts:
                 handle.begin(self.starts[method])
+            elif drawn(handle):
+                raise UsageError(f"the solutions of {method} lack the start that its delta drew: solve the sets again")
             self.handles[method] = handle
         self.backbones.requires_grad_(False)
 

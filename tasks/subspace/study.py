@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,17 @@ from tasks.api import run
 from tasks.compare_deltas.methods import LRS, USUAL_LR
 from tasks.data.load import load
 from tasks.data.text import Texts
-from tasks.errors import UsageError
-from tasks.text.backbone import load_backbone
+from tasks.errors import RunError, UsageError
+from tasks.sources import files_sha256
+from tasks.text.backbone import backbone_sha256, load_backbone
 from tasks.text.config import ModelConfig
 from tasks.text.rows import batch_at
+from tasks.text.stored import SUBSPACE_FILES
 
 from .cells import Cell, best_guess
 from .config import StudyConfig
 from .ledger import Ledger
-from .reading import Readers, Solved, method_folder, read_solved
+from .reading import Readers, Solved, method_folder, read_solved, refuse_choosing, solutions_sha256
 
 __all__ = ["JOINT", "Method", "Study", "study_methods"]
 
@@ -61,7 +66,8 @@ def study_methods(config: StudyConfig) -> list[Method]:
 
     Raises
     ------
-    UsageError : an unknown delta, or one that a backbone cannot take.
+    UsageError : an unknown delta, one that a backbone cannot take, one without a vector that means the same on every set; or
+        two methods of one label.
     """
     found = []
     for model in config.models:
@@ -71,10 +77,18 @@ def study_methods(config: StudyConfig) -> list[Method]:
                 budget = config.budget if name != "FullFineTuning" else None
                 options = {} if budget is None else deltas.fit_budget(backbone, name, budget)
                 count = deltas.plan(backbone, deltas.parse(name, options), heads=()).parameters
+                refuse_choosing(name, options)
             except deltas.DeltaError as error:
                 raise UsageError(f"--deltas {name} on {model}: {error}") from None
+            if not count:
+                raise UsageError(
+                    f"--deltas {name}: it has no numbers of its own, so there is no space of its solutions"
+                )
             label = name if len(config.models) == 1 else f"{Path(model).name}_{name}"
             found.append(Method(label.replace(".", "_"), model, name, options, count))
+    labels = [method.label for method in found]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UsageError(f"--model {config.model}: two of them would be {twice[0]}; give folders of different names")
     return found
 
 
@@ -174,15 +188,27 @@ class Study:
                 )  # fmt: skip
                 rows.append([self.seed, data, "head alone", name, _first(head.metrics["test"])])
                 label = next(method.label for method in self.methods if method.model == model)
-                start = self.ledger.get(f"start {data} {name}", partial(self._untouched, label, data))
+                made_of = f"{self.texts(data).sha256} {backbone_sha256(ModelConfig(name=model))}"
+                start = self.ledger.get(f"start {data} {name}", partial(self._untouched, label, data), of=made_of)
                 rows.append([self.seed, data, "label vectors alone", name, start])
         return rows
 
     # subspaces
 
     def space(self, kind: str, dim: int, solved: Solved) -> IntrinsicSubspace:
-        """The joint subspace, or a control; trained through the runner, or read again."""
+        """The joint subspace, or a control; trained through the runner, or read again.
+
+        Raises
+        ------
+        UsageError : solutions that make no such space, or a stored one that is broken.
+        """
         folder = self.folder / "subspaces" / f"{kind}-{dim}"
+        try:
+            return self._space(kind, dim, solved, folder)
+        except deltas.DeltaError as error:
+            raise UsageError(f"the subspace {kind}-{dim}: {error}. To find it anew, delete {folder}") from None
+
+    def _space(self, kind: str, dim: int, solved: Solved, folder: Path) -> IntrinsicSubspace:
         if kind in ("random", "pca"):
             space = (
                 random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts)
@@ -192,10 +218,7 @@ class Study:
             space.save(folder / "subspace")
             return space
         config = self.config
-        own = config.own_projectors
-        full = [m.label for m in self.methods if m.delta == "FullFineTuning"]
-        if own is None and full:
-            own = ",".join(f"{label}=fastfood" for label in full)
+        own = {m.label: "fastfood" for m in self.methods if m.delta == "FullFineTuning"} | config.own
         result = run(
             "subspace-fit",
             seed=self.seed,
@@ -207,7 +230,7 @@ class Study:
             methods=",".join(self.labels),
             dim=dim,
             projector=config.projector,
-            own_projectors=own,
+            own_projectors=",".join(f"{label}={kind}" for label, kind in own.items()) or None,
             reconstruction=config.reconstruction,
             interpolation=config.interpolation,
             squared=config.squared,
@@ -218,6 +241,14 @@ class Study:
             },
         )  # fmt: skip
         return IntrinsicSubspace.load(result.folder / "subspace")
+
+    def made_of(self, kind: str, dim: int, data: str) -> str:
+        """SHA-256 of the solutions, of the trained space, and of the set on which a point of it is measured."""
+        found = {**solutions_sha256(self.solutions, self.config.sets, self.labels), "set": self.texts(data).sha256}
+        if kind not in ("random", "pca"):  # which are functions of the solutions
+            folder = self.folder / "subspaces" / f"{kind}-{dim}" / "subspace"
+            found["space"] = files_sha256(folder / name for name in SUBSPACE_FILES)
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
     # points
 
@@ -261,7 +292,10 @@ class Study:
         handle = readers.handles[label]
         only(handle)
         with torch.no_grad(), handle.applied(space.decode(label, point)):
-            return _first(readers.task(label, texts.name).evaluate(readers.model(label, texts.name), texts, split))
+            found = _first(readers.task(label, texts.name).evaluate(readers.model(label, texts.name), texts, split))
+        if not isfinite(found):
+            raise RunError(f"the {split} score of {label} on {data} is not finite at a point of the subspace")
+        return found
 
     def train_point(self, space: IntrinsicSubspace, label: str, data: str, lr: float) -> Tensor:
         """Train a point on an unseen set through a method."""
@@ -292,19 +326,30 @@ class Study:
                 for data in self.config.unseen_sets:
                     for via in self.labels:
                         key = f"point {kind} {dim} {data} {via}"
-                        row = self.ledger.get(key, partial(self._point, space, data, via))
+                        made_of = self.made_of(kind, dim, data)
+                        row = self.ledger.get(key, partial(self._point, space, data, via), of=made_of)
+                        metric = self.readers.task(via, Path(data).name).monitor
                         found += [
                             Cell(
-                                self.seed, kind, dim, data, via, to, score, whole[data, to], guesses[data], row["rows"]
+                                self.seed, kind, dim, data, via, to, score, whole[data, to], guesses[data], row["rows"],
+                                metric,
                             )
                             for to, score in row["scores"].items()
-                        ]
+                        ]  # fmt: skip
                         self.say(f"seed {self.seed}: {key}: {row['scores'][via]:.4f} of {whole[data, via]:.4f}")
         return found
 
     def _point(self, space: IntrinsicSubspace, data: str, via: str) -> dict[str, Any]:
-        points = {rate: self.train_point(space, via, data, rate) for rate in self.config.rates}
-        rate = max(points, key=lambda r: self.score(space, via, data, points[r], "valid") if len(points) > 1 else 0.0)
+        points, scores, reasons = {}, {}, []
+        for rate in self.config.rates:
+            try:
+                points[rate] = self.train_point(space, via, data, rate)
+                scores[rate] = self.score(space, via, data, points[rate], "valid")
+            except (deltas.DeltaError, RunError) as error:  # not finite
+                reasons.append(f"{rate:g}: {error}")
+        if not scores:
+            raise RunError(f"{data} through {via}: no point, by --point_lr, {'; '.join(reasons)}")
+        rate = max(scores, key=lambda rate: scores[rate])
         texts = self.texts(data)
         label = self.readers.task(via, texts.name).labels(texts, "test")
         return {

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 import deltas
 from deltas.subspace import IntrinsicSubspace
+from deltas.vector import drawn
 from tasks.errors import UsageError
 
 from .config import SubspaceConfig
 from .model import TextModel
 
-__all__ = ["PointModel", "read_solution", "write_point", "write_solution"]
+__all__ = ["SOLUTION", "PointModel", "read_solution", "write_point", "write_solution"]
 
 SOLUTION = "solution.safetensors"
 _START = 0.02  # deviation of a point at the start, as in Yi et al. 2022
@@ -57,7 +58,10 @@ class PointModel(TextModel):
                 f"--subspace {config.folder}: the solutions of {method} there have {codec.size} numbers, and this delta "
                 f"has {numbers}: its options are others"
             )
-        space.begin(handle, method=method)
+        try:
+            space.begin(handle, method=method)
+        except deltas.DeltaError as error:
+            raise UsageError(f"--delta {handle.spec.name} --subspace {config.folder}: {error}") from None
         self.codec, self.method = codec, method
         for module in (backbone, head):
             module.requires_grad_(False)
@@ -76,7 +80,7 @@ class PointModel(TextModel):
 
 def write_solution(handle: deltas.Handle, folder: Path) -> None:
     """Write the numbers of a trained delta, as they differ from its start, and the start where it drew one."""
-    values = {"solution": handle.flatten()} | ({} if handle.owned() else {"start": handle.start()})
+    values = {"solution": handle.flatten()} | ({"start": handle.start()} if drawn(handle) else {})
     save_file({name: value.cpu().contiguous() for name, value in values.items()}, folder / SOLUTION)
 
 

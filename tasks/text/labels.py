@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,12 +14,13 @@ from tasks.data.text import Texts
 from tasks.errors import UsageError
 
 from .backbone import is_lorentz
+from .rows import spread
 from .tokens import Tokens, tokenize
 
 __all__ = ["LabelHead", "label_head"]
 
 TEMPERATURE = 0.1
-_TEXTS = 512  # training texts whose mean is the origin
+_TEXTS = 512  # training texts at most, spread over all, whose mean is the origin
 _AT_ONCE = 64
 
 
@@ -64,14 +66,14 @@ class _Flat:
         return found
 
 
-def _pool(model: Any, tokens: Tokens) -> Tensor:
-    """Flat pooled states (N, d) of texts."""
+def _pool(model: Any, tokens: Tokens, places: np.ndarray) -> Tensor:
+    """Flat pooled states (N, d) of the texts at some places."""
     flat, found = _Flat(model.backbone), []
     device = next(model.parameters()).device
     with torch.no_grad():
-        for start in range(0, len(tokens), _AT_ONCE):
-            rows = torch.arange(start, min(start + _AT_ONCE, len(tokens))).numpy()
-            batch = {name: value.to(device) for name, value in tokens.batch(rows).items()}
+        for start in range(0, len(places), _AT_ONCE):
+            batch = tokens.batch(places[start : start + _AT_ONCE])
+            batch = {name: value.to(device) for name, value in batch.items()}
             found.append(flat(model.pooled(batch)).float())
     return torch.cat(found)
 
@@ -89,23 +91,28 @@ def label_head(kind: str, model: Any, data: Texts, tokens: Tokens, label: Tensor
 
     Raises
     ------
-    UsageError : a regression, a class without training rows, or names that the backbone cannot tell apart.
+    UsageError : a regression, a single class, a class without training rows, or names that the backbone cannot tell apart.
     """
     if data.kind != "classification":
         raise UsageError(f"--model.head {kind}: {data.name} is a regression, and label vectors are those of classes")
+    if len(data.labels) < 2:
+        raise UsageError(f"--model.head {kind}: all texts of {data.name} have the label {data.labels[0]}")
+    absent = [name for i, name in enumerate(data.labels) if not bool((label == i).any())]
+    if kind == "means" and absent:
+        raise UsageError(f"--model.head means: no training row has the label {', '.join(absent)}")
     training = model.training
     model.eval()
-    states = _pool(model, tokens)
+    chosen = spread(len(tokens), _TEXTS)
     if kind == "words":
         names = [name.replace("_", " ").replace(":", " ") for name in data.labels]
-        vectors = _pool(model, tokenize(tokenizer, names, None, max_length=32))
+        vectors = _pool(model, tokenize(tokenizer, names, None, max_length=32), np.arange(len(names)))
+        states = _pool(model, tokens, chosen)
     else:
-        if absent := [name for i, name in enumerate(data.labels) if not bool((label == i).any())]:
-            raise UsageError(f"--model.head means: no training row has the label {', '.join(absent)}")
-        vectors = torch.stack([states[label.to(states.device) == i].mean(0) for i in range(len(data.labels))])
+        every = _pool(model, tokens, np.arange(len(tokens)))
+        vectors = torch.stack([every[label.to(every.device) == i].mean(0) for i in range(len(data.labels))])
+        states = every[torch.from_numpy(chosen).to(every.device)]
     model.train(training)
     vectors = vectors - vectors.mean(0)
     if not bool((vectors.norm(dim=1) > 1e-5 * states.norm(dim=1).mean()).all()):
         raise UsageError(f"--model.head {kind}: the backbone gives the same vector to all labels of {data.name}")
-    centre = states[:_TEXTS].mean(0)
-    return LabelHead(model.backbone, centre=centre, vectors=F.normalize(vectors, dim=1))
+    return LabelHead(model.backbone, centre=states.mean(0), vectors=F.normalize(vectors, dim=1))

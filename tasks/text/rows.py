@@ -10,7 +10,7 @@ from tasks.data.text import Texts
 
 from .config import TextConfig
 
-__all__ = ["batch_at", "epoch_batches", "evaluation_rows", "few", "stratified", "training_rows"]
+__all__ = ["batch_at", "epoch_batches", "evaluation_rows", "few", "spread", "stratified", "training_rows"]
 
 FIFTHS = 5
 _GROUP = (
@@ -61,6 +61,12 @@ def evaluation_rows(data: Texts, split: str, config: TextConfig) -> np.ndarray:
     """Rows of a split that are evaluated, the same for every seed."""
     total = len(data.label[split])
     return stratified(_groups(data, split), config.max_eval or total, np.random.default_rng(_EVALUATION))
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """At most `count` places of `total`, at equal distances: the first ones of a set in order of its classes are of one."""
+    count = min(count, total)
+    return np.arange(count) * total // max(count, 1)
 
 
 def epoch_batches(

@@ -1,4 +1,4 @@
-"""Deltas that a run starts from: stored by ``deltas.save``, or by another run in its folder ``delta``."""
+"""Deltas that a run starts from: stored by ``deltas.save``, or by another run in its folder ``delta``; and subspaces."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import deltas
 from deltas.spec import from_config
 from deltas.storage import read
 from tasks.errors import UsageError
+from tasks.sources import files_sha256
 
 from .model import TextModel
 
-__all__ = ["DELTA", "load_delta", "stored_spec"]
+__all__ = ["DELTA", "SUBSPACE_FILES", "load_delta", "stored_sha256", "stored_spec"]
 
 DELTA = "default"  # name of the delta in the backbone of a run
+SUBSPACE_FILES = ("subspace.json", "subspace.safetensors")
 
 
 def _folder(start: str) -> Path:
@@ -21,6 +23,12 @@ def _folder(start: str) -> Path:
     folder = Path(start)
     inside = folder / "delta"
     return inside if (inside / "delta.json").is_file() and not (folder / "delta.json").is_file() else folder
+
+
+def stored_sha256(start: str) -> str | None:
+    """SHA-256 of a stored delta, or None where it is no longer there."""
+    files = [_folder(start) / name for name in ("delta.json", "delta.safetensors")]
+    return files_sha256(files) if all(path.is_file() for path in files) else None
 
 
 def stored_spec(start: str, name: str | None) -> deltas.Delta | deltas.Combination:

@@ -17,6 +17,7 @@ from deltas.statistics import statistics
 from tasks.data.text import SPLITS, Texts
 from tasks.errors import UsageError
 from tasks.registry import did_you_mean
+from tasks.sources import files_sha256
 
 from .backbone import backbone_sha256, check_fits, load_backbone, load_tokenizer
 from .config import BASELINES, METRICS, TextConfig
@@ -24,7 +25,7 @@ from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
 from .rows import epoch_batches, evaluation_rows, training_rows
-from .stored import DELTA, load_delta, stored_spec
+from .stored import DELTA, SUBSPACE_FILES, load_delta, stored_sha256, stored_spec
 from .tokens import Tokens, tokenize
 
 __all__ = ["DELTA", "TextTask"]
@@ -149,9 +150,17 @@ class TextTask:
             raise UsageError(f"--delta {config.name}: {error}") from None
 
     def sources(self) -> dict[str, str]:
-        """SHA-256 of the backbone, where it is there."""
-        digest = None if self.config.model.name in BASELINES else backbone_sha256(self.config.model)
-        return {} if digest is None else {f"the backbone {self.config.model.name}": digest}
+        """SHA-256 of the backbone, of the delta that it starts from, and of the subspace, those that are there."""
+        config = self.config
+        digest = None if config.model.name in BASELINES else backbone_sha256(config.model)
+        found = {} if digest is None else {f"the backbone {config.model.name}": digest}
+        if config.delta.start is not None and (digest := stored_sha256(config.delta.start)) is not None:
+            found[f"the delta {config.delta.start}"] = digest
+        if config.subspace.folder is not None:
+            files = [Path(config.subspace.folder) / name for name in SUBSPACE_FILES]
+            if all(path.is_file() for path in files):
+                found[f"the subspace {config.subspace.folder}"] = files_sha256(files)
+        return found
 
     def frozen(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors of a frozen pretrained backbone: checkpoints do without them."""
