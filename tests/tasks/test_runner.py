@@ -169,6 +169,15 @@ def test_a_finished_run_of_other_data_is_not_returned(small_graph: Path, tmp_pat
     assert start(small_graph, tmp_path / "run", checkpoint_seconds=60).values == json.loads(before)
 
 
+def test_a_finished_run_is_read_while_another_process_has_its_folder(small_graph: Path, tmp_path: Path) -> None:
+    first = start(small_graph, tmp_path / "run")
+    folder = RunFolder(first.folder)
+    with folder.open(folder.config(), {}):
+        assert start(small_graph, tmp_path / "run").values == first.values
+        with pytest.raises(UsageError, match=r"another configuration.*train\.lr"):
+            start(small_graph, tmp_path / "run", train={**TRAIN, "lr": 0.03})
+
+
 def test_two_processes_do_not_share_a_folder(small_graph: Path, tmp_path: Path) -> None:
     again = RunFolder(tmp_path / "run").open({"a": 1}, {})
     with RunFolder(tmp_path / "run").open({"a": 1}, {}), pytest.raises(RunError, match="another process is running"):

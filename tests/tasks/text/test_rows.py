@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import tasks
-from tasks.text.rows import batch_at, epoch_batches
+from tasks.text.rows import batch_at, epoch_batches, spread
 
 
 def test_batches_of_like_length_cover_the_rows_once_with_less_padding() -> None:
@@ -50,3 +50,9 @@ def test_the_batches_of_consecutive_steps_are_epochs() -> None:
         assert sorted(rows) == list(range(50))
     assert batch_at(2, 50, 16, 3, lengths).tolist() == batch_at(2, 50, 16, 3, lengths).tolist()
     assert batch_at(2, 50, 16, 3, lengths).tolist() != batch_at(6, 50, 16, 3, lengths).tolist()
+
+
+def test_places_are_spread_over_all() -> None:
+    assert spread(10, 4).tolist() == [0, 2, 5, 7]
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(0, 5).tolist() == []

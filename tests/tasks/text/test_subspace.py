@@ -5,21 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import deltas
-from deltas.subspace import IntrinsicSubspace, pca_subspace
+from deltas.subspace import IntrinsicSubspace, pca_subspace, random_subspace
 from tasks import run
 from tasks.errors import UsageError
 from tasks.subspace.cells import Cell, best_guess, difference, relative, solvable
 from tasks.subspace.command import study_subspace
 from tasks.subspace.ledger import Ledger
-from tasks.subspace.reading import read_solved
+from tasks.subspace.reading import Readers, read_solved
 from tasks.text.intrinsic import read_solution
 
 from .conftest import BAD, FILLERS, GOOD
@@ -138,6 +140,28 @@ def test_label_vectors_of_words_are_the_states_of_the_names(sets: dict[str, str]
     assert torch.allclose(logits[0], 10 * vectors @ one, atol=1e-4)
 
 
+def test_the_centre_is_of_texts_from_all_of_an_ordered_set(backbones: dict[str, str], tmp_path: Path) -> None:
+    from tasks.api import configure
+    from tasks.data.load import load
+    from tasks.text.task import TextTask
+
+    (tmp_path / "ordered").mkdir()
+    for split, count in (("train", 300), ("valid", 20), ("test", 20)):
+        rows = [
+            f"{word} film {split}\t{label}"
+            for word, label in (("good", "great"), ("bad", "poor"))
+            for _ in range(count)
+        ]
+        (tmp_path / "ordered" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    told = {"data": str(tmp_path / "ordered"), "model": {"name": backbones["bert"], "head": "words"}, "max_length": 32}
+    data = load(told["data"], kind="text")
+    task = TextTask(configure("text", overrides=told))
+    model: Any = task.build(task.config, data).eval()
+    with torch.no_grad():  # 300 copies of each text
+        good, bad = model.pooled(task.tokens(data, "train").batch(np.array([0, 300])))
+    assert torch.allclose(model.head.centre, (good + bad) / 2, atol=1e-5)
+
+
 def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str, str], tmp_path: Path) -> None:
     for name in ("one", "three"):
         solve(sets[name], backbones["bert"], tmp_path / "solutions" / name / "LoRA")
@@ -169,6 +193,12 @@ def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str
     )
     expected = solved.starts["LoRA"] + space.decode("LoRA", torch.tensor(document["point"]))
     assert torch.allclose(values, expected.detach(), atol=1e-6)
+    random_subspace(solved.vectors, 2, starts=solved.starts).save(tmp_path / "space")
+    with pytest.raises(UsageError, match=r"the subspace .* has changed"):
+        run("text", out=tmp_path / "point", seed=7, **told)
+    (tmp_path / "point" / "result.json").unlink()  # nor does a run that was stopped go on in another space
+    with pytest.raises(UsageError, match=r"the subspace .* has changed"):
+        run("text", out=tmp_path / "point", seed=7, **told)
     with pytest.raises(UsageError, match="numbers"):
         run("text", out=tmp_path / "other", **{**told, "delta": {"name": "LoRA", "options": {"rank": 2}}})
     with pytest.raises(UsageError, match="head words"):
@@ -197,6 +227,114 @@ def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[
     assert again.cells == result.cells
     assert again.planes == result.planes
     assert ledger.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"dims": "2,5000"}, "BitFit has 608 numbers"),
+        ({"own_projectors": "Lora=block"}, "'LoRA'"),
+        ({"deltas": "LoRA,HeadOnly"}, "no numbers of its own"),
+        ({"deltas": "LoRA,SparseAdapter"}, "anew on every set"),
+        ({"unseen": "CRR"}, "CRR"),
+        ({"unseen": "{pairs}"}, "regression"),
+        ({"unseen": "{alike}"}, "have the label"),
+        ({"unseen": "{other}/one"}, "two sets are called one"),
+    ],
+)
+def test_what_cannot_end_well_is_said_before_anything_is_trained(
+    more: dict[str, Any], message: str, sets: dict[str, str], backbones: dict[str, str], toy_pairs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "alike").mkdir()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "alike" / f"{split}.tsv").write_text("".join(f"good {split} {w}\tyes\n" for w in FILLERS))
+    places = {"pairs": toy_pairs, "alike": tmp_path / "alike", "other": tmp_path}
+    told = options(sets, backbones["bert"], **{key: value.format(**places) for key, value in more.items()})
+    with pytest.raises(UsageError, match=message):
+        study_subspace(runs=tmp_path / "runs", **told)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_of_one_method_that_falls_apart_at_one_rate(
+    sets: dict[str, str], backbones: dict[str, str], tmp_path: Path
+) -> None:
+    threads: list[int] = []
+
+    def say(line: str) -> None:
+        if "point" in line:
+            threads.append(torch.get_num_threads())
+
+    short = {"steps": 8, "fit_steps": 4, "point_steps": 4, "controls": "random,random", "threads": 1}
+    told = options(sets, backbones["bert"], deltas="LoRA", point_lr="1e37,0.1", **short)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        result = study_subspace(seeds=[0, 0], runs=tmp_path, say=say, **told)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {1}
+    assert len(result.cells) == 2
+    assert result.planes == []  # no plane goes through one point
+    rows = [json.loads(line) for line in (result.folder / "seed0" / "measured.jsonl").read_text().splitlines()]
+    assert {row["value"]["lr"] for row in rows if row["key"].startswith("point")} == {0.1}
+    # Points of solutions that were made again are measured again, and their space is not taken for that of these.
+    folder = result.folder / "seed0"
+    shutil.rmtree(folder / "solutions" / "one")
+    solve(sets["one"], backbones["bert"], tmp_path / "other", train={"max_steps": 9, "eval_steps": 9, "lr": 0.01})
+    shutil.copy(tmp_path / "other" / "delta" / "solution.safetensors", tmp_path / "solution.safetensors")
+    study_subspace(runs=tmp_path, **told)
+    shutil.copy(tmp_path / "solution.safetensors", folder / "solutions" / "one" / "LoRA" / "delta")
+    with pytest.raises(UsageError, match="the solution one/LoRA has changed"):
+        study_subspace(runs=tmp_path, **told)
+    shutil.rmtree(folder / "subspaces")
+    again = study_subspace(runs=tmp_path, **told)
+    rows = [json.loads(line) for line in (folder / "measured.jsonl").read_text().splitlines()]
+    assert sum(row["key"].startswith("point joint") for row in rows) == 2
+    assert len(again.cells) == 2
+
+
+@pytest.mark.parametrize("name", ["LoRA+BitFit", "LoRA"])
+def test_readers_are_what_was_trained(
+    name: str, sets: dict[str, str], backbones: dict[str, str], tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    from tasks.data.load import load
+
+    result = solve(sets["one"], backbones["bert"], tmp_path / "one" / name, name)
+    torch.manual_seed(99)
+    solved = read_solved(tmp_path, ["one"], [name])
+    readers, data = Readers(solved), load(sets["one"], kind="text")
+    readers.add(data)
+    readers.attach()
+    bert = AutoModel.from_pretrained(backbones["bert"], add_pooling_layer=False).eval()
+    deltas.load(bert, result.folder / "delta")
+    batch = readers.batch(data, "test", np.arange(20))
+    given = next(iter(batch.values()))
+    with torch.no_grad(), readers.handles[name].applied(solved.vectors["one"][name]):
+        found = readers.eval().model(name, "one").pooled(given)
+        wanted = bert(input_ids=given["input_ids"], attention_mask=given["attention_mask"]).last_hidden_state
+    weight = given["attention_mask"].unsqueeze(-1).float()
+    assert torch.allclose(found, (wanted * weight).sum(1) / weight.sum(1), atol=1e-5)
+    path = result.folder / "delta" / "solution.safetensors"
+    save_file({"solution": load_file(path)["solution"]}, path)
+    readers = Readers(read_solved(tmp_path, ["one"], [name]))
+    readers.add(data)
+    with pytest.raises(UsageError, match="lack the start"):
+        readers.attach()
+
+
+def test_solutions_of_another_backbone_are_refused(
+    sets: dict[str, str], backbones: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(backbones["bert"], tmp_path / "bert")
+    solve(sets["one"], str(tmp_path / "bert"), tmp_path / "one" / "LoRA")
+    read_solved(tmp_path, ["one"], ["LoRA"])
+    path = tmp_path / "bert" / "model.safetensors"
+    save_file({name: 2 * t for name, t in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"the backbone .* has changed since"):
+        read_solved(tmp_path, ["one"], ["LoRA"])
 
 
 def test_a_study_across_geometries_with_fine_tuning(
@@ -292,6 +430,17 @@ def test_relative_performance() -> None:
     assert remarks == ["b with L, seed 0: the whole delta is not above chance, left out"]
 
 
+def test_a_correlation_has_the_error_of_one() -> None:
+    draw = np.random.default_rng(0)
+    label = np.arange(500) % 2
+    from sklearn.metrics import matthews_corrcoef
+
+    null = np.std([matthews_corrcoef(label, draw.integers(2, size=500)) for _ in range(400)])
+    assert not cell(metric="mcc", chance=0.0, full=1.7 * float(null), rows=500).above_chance
+    assert cell(metric="mcc", chance=0.0, full=2.4 * float(null), rows=500).above_chance
+    assert not cell(metric="mcc", chance=0.0, full=-0.2, rows=500).above_chance
+
+
 def test_the_best_guess_is_one_class() -> None:
     label = np.array([0] * 35 + [1] * 65)
     assert best_guess(label, 2, "accuracy") == pytest.approx(0.65)
@@ -312,10 +461,18 @@ def test_differences_are_over_seeds_and_tasks() -> None:
     ]
     found = difference(cells, "random")
     assert found is not None and found.half is not None
-    a, b = ([(s - 0.5) / 0.4 for s in scores] for scores in (joint, other))
-    interval = ttest_rel(a, b).confidence_interval()
-    assert (found.value - found.half, found.value + found.half) == pytest.approx((interval.low, interval.high))
+    a, b = (np.array([(s - 0.5) / 0.4 for s in scores]).reshape(2, 2) for scores in (joint, other))
+    intervals = [
+        ttest_rel(a.mean(axis), b.mean(axis)).confidence_interval() for axis in (0, 1)
+    ]  # over tasks, over seeds
+    wider = max(intervals, key=lambda interval: interval.high - interval.low)
+    assert (found.value - found.half, found.value + found.half) == pytest.approx((wider.low, wider.high))
     assert found.pairs == 4
+    one = difference([c for c in cells if c.task == "a"], "random")  # of one task the seeds are all there is
+    interval = ttest_rel(a[:, 0], b[:, 0]).confidence_interval()
+    assert one is not None and one.half == pytest.approx((interval.high - interval.low) / 2)
+    single = difference([c for c in cells if c.task == "a" and c.seed == 0], "random")
+    assert single is not None and single.half is None
     assert difference(cells, "pca") is None
 
 
@@ -323,6 +480,11 @@ def test_a_ledger_keeps_what_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "a" / "measured.jsonl"
     assert Ledger(path).get("x", lambda: [1, 2]) == [1, 2]
     assert Ledger(path).get("x", lambda: pytest.fail("measured again")) == [1, 2]
+    assert Ledger(path).get("x", lambda: pytest.fail("an older value says nothing"), of="a") == [1, 2]
+    assert Ledger(path).get("y", lambda: 1, of="a") == 1
+    assert Ledger(path).get("y", lambda: pytest.fail("measured again"), of="a") == 1
+    assert Ledger(path).get("y", lambda: 2, of="b") == 2
+    assert Ledger(path).get("y", lambda: pytest.fail("measured again"), of="b") == 2
     path.write_text("no json\n")
     with pytest.raises(UsageError, match="line 1"):
         Ledger(path)
@@ -332,7 +494,13 @@ def test_a_ledger_keeps_what_was_measured(tmp_path: Path) -> None:
     ("more", "message"),
     [
         ({"controls": "randm"}, "random"),
-        ({"dims": "4,x"}, "positive numbers"),
+        ({"dims": "4,x"}, "whole numbers above 0"),
+        ({"dims": "2.7"}, "whole numbers above 0"),
+        ({"dims": "4,4"}, "each once"),
+        ({"dims": "0"}, "above 0"),
+        ({"point_lr": "0.1,inf"}, "numbers above 0"),
+        ({"own_projectors": "LoRA"}, "METHOD=KIND"),
+        ({"own_projectors": "LoRA=blok"}, "block"),
         ({"data": "CR,CR"}, "twice"),
         ({"data": "CR", "unseen": "CR"}, "both name CR"),
         ({"head": "trained"}, "words"),
