@@ -28,7 +28,7 @@ class TaskLoss:
     """Loss of tasks as :meth:`IntrinsicSubspace.approximate` and ``optimise`` take it.
 
     The models are put into evaluation mode when it is made, and the passes of one batch share what does not differ between
-    methods on one model.
+    methods on one model. The delta of the last pass is the one that acts afterwards; the others of its model are off.
 
     Parameters
     ----------

@@ -19,13 +19,13 @@ _NOISE = re.compile(r"\W+")
 
 
 def _plain(text: str) -> str:
-    """A text without case, spaces and punctuation, in which copies of a sentence differ between sets."""
-    return _NOISE.sub("", text.lower())
+    """A text without case, spaces and punctuation, in which copies of a sentence differ; itself where it has nothing else."""
+    return _NOISE.sub("", text.lower()) or text.strip()
 
 
 def _texts(data: Texts) -> set[str]:
     columns = [data.first] if data.second is None else [data.first, data.second]
-    return {_plain(text) for column in columns for split in SPLITS for text in column[split]}
+    return {_plain(text) for column in columns for split in SPLITS for text in column[split]} - {""}
 
 
 def apart(data: Texts, others: Sequence[Texts]) -> Texts:

@@ -21,15 +21,17 @@ def own_projectors(text: str | None) -> dict[str, str]:
     ------
     UsageError : another form, an unknown kind, or a method twice.
     """
-    pairs = [tuple(part.strip() for part in word.split("=", 1)) for word in (text or "").split(",") if word.strip()]
-    if bad := [pair[0] for pair in pairs if len(pair) != 2]:
-        raise UsageError(f"--own_projectors {bad[0]!r}: METHOD=KIND by commas")
-    for name, kind in pairs:
+    found: dict[str, str] = {}
+    for word in (word.strip() for word in (text or "").split(",") if word.strip()):
+        name, equals, kind = (part.strip() for part in word.partition("="))
+        if not equals:
+            raise UsageError(f"--own_projectors {word!r}: METHOD=KIND by commas")
         if kind not in PROJECTORS:
             raise UsageError(f"unknown projector {kind!r}. {did_you_mean(kind, PROJECTORS)}")
-        if [other for other, _ in pairs].count(name) > 1:
+        if name in found:
             raise UsageError(f"--own_projectors {text!r}: {name} stands there twice")
-    return dict(pairs)
+        found[name] = kind
+    return found
 
 
 @dataclass(frozen=True)

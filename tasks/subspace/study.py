@@ -328,7 +328,7 @@ class Study:
                         key = f"point {kind} {dim} {data} {via}"
                         made_of = self.made_of(kind, dim, data)
                         row = self.ledger.get(key, partial(self._point, space, data, via), of=made_of)
-                        metric = self.readers.task(via, Path(data).name).monitor
+                        metric = self.readers.task(via, self.texts(data).name).monitor
                         found += [
                             Cell(
                                 self.seed, kind, dim, data, via, to, score, whole[data, to], guesses[data], row["rows"],

@@ -410,6 +410,11 @@ def test_rows_of_seen_sets_are_left_out(tmp_path: Path) -> None:
     assert data.first == {"train": ["f", "g"], "valid": ["h"], "test": ["i"]}
     assert [len(data.label[split]) for split in ("train", "valid", "test")] == [2, 1, 1]
     assert "1 train, 1 valid, 2 test rows of b left out" in data.warnings[-1]
+    for split in ("train", "valid", "test"):  # signs alone are a text too, and no text is not in every set
+        (tmp_path / "a" / f"{split}.tsv").write_text("!!!\tx\n...\ty\n")
+    (tmp_path / "b" / "train.tsv").write_text("...\tx\nf\ty\n?\tx\n")
+    data = load(f"{tmp_path}/b", kind="text", apart_from=f"{tmp_path}/a")
+    assert data.first["train"] == ["f", "?"]
     with pytest.raises(UsageError, match="nothing is left"):
         load(f"{tmp_path}/a", kind="text", apart_from=f"{tmp_path}/a")
 
