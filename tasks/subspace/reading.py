@@ -23,6 +23,7 @@ from tasks.folder import RunFolder
 from tasks.sources import changed_sources, files_sha256
 from tasks.text.config import DeltaConfig
 from tasks.text.intrinsic import SOLUTION, read_solution
+from tasks.text.labels import LabelHead
 from tasks.text.model import TextModel
 from tasks.text.task import TextTask
 
@@ -150,8 +151,11 @@ class Readers(nn.Module):
                 assert isinstance(model, TextModel)
                 if key not in self.backbones:
                     self.backbones[key] = model.backbone.requires_grad_(False)
-                model.backbone = self.backbones[key]
-                self.heads[f"{key}|{data.name}".replace(".", "_")] = model.head
+                head = model.head
+                assert isinstance(head, LabelHead)
+                head.reads(self.backbones[key])
+                self.heads[f"{key}|{data.name}".replace(".", "_")] = head
+                model = TextModel(self.backbones[key], head, pooling=config.model.pooling)
                 self.models[key, data.name], self.readers[key, data.name] = model.eval(), task
 
     def attach(self) -> None:

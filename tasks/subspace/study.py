@@ -344,7 +344,9 @@ class Study:
         for rate in self.config.rates:
             try:
                 points[rate] = self.train_point(space, via, data, rate)
-                scores[rate] = self.score(space, via, data, points[rate], "valid")
+                scores[rate] = (
+                    self.score(space, via, data, points[rate], "valid") if len(self.config.rates) > 1 else 0.0
+                )
             except (deltas.DeltaError, RunError) as error:  # not finite
                 reasons.append(f"{rate:g}: {error}")
         if not scores:

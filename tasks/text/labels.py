@@ -44,6 +44,10 @@ class LabelHead(nn.Module):
         self.register_buffer("centre", centre)
         self.register_buffer("vectors", vectors)
 
+    def reads(self, backbone: Any) -> None:
+        """Read another copy of the backbone, whose curvature may be trained."""
+        self.flat = _Flat(backbone)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C) of pooled states (B, d)."""
         away = F.normalize(self.flat(x).float() - self.centre, dim=-1)

@@ -23,8 +23,9 @@ from tasks.subspace.command import study_subspace
 from tasks.subspace.ledger import Ledger
 from tasks.subspace.reading import Readers, read_solved
 from tasks.text.intrinsic import read_solution
+from tasks.text.labels import LabelHead
 
-from .conftest import BAD, FILLERS, GOOD
+from .conftest import BAD, FILLERS, GOOD, make_backbone
 
 SETS = {
     "one": (GOOD, BAD, "good", "bad"),
@@ -323,6 +324,23 @@ def test_readers_are_what_was_trained(
     readers.add(data)
     with pytest.raises(UsageError, match="lack the start"):
         readers.attach()
+
+
+def test_every_set_is_read_with_the_trained_curvature(sets: dict[str, str], tmp_path: Path) -> None:
+    from tasks.data.load import load
+
+    backbone = str(make_backbone(tmp_path / "lorentz", "lorentz", learnable_k=True))
+    solve(sets["one"], backbone, tmp_path / "one" / "FullFineTuning", "FullFineTuning")
+    readers = Readers(read_solved(tmp_path, ["one"], ["FullFineTuning"]))
+    for name in ("one", "three"):
+        readers.add(load(sets[name], kind="text"))
+    readers.attach()
+    own = next(iter(readers.backbones.values()))
+    for model in readers.models.values():
+        assert model.points is not None
+        assert isinstance(model.head, LabelHead)
+        assert model.backbone is own
+        assert own.manifold is model.points.manifold is model.head.flat.manifold
 
 
 def test_solutions_of_another_backbone_are_refused(
