@@ -171,7 +171,7 @@ def is_layer(module: nn.Module) -> bool:
 def geometry(model: nn.Module) -> dict[str, Any]:
     """Geometry and k of a model, as a checkpoint names them."""
     found = [m for m in model.modules() if isinstance(m, lorentz.Lorentz)]
-    return {"geometry": "lorentz", "k": float(found[0].k)} if found else {"geometry": "euclidean", "k": None}
+    return {"geometry": "lorentz", "k": float(found[0].k.detach())} if found else {"geometry": "euclidean", "k": None}
 
 
 def off_manifold(model: nn.Module, call: Callable[[], Any]) -> list[str]:
