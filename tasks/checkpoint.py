@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from .errors import RunError
 
-__all__ = ["load_checkpoint", "restore_rng", "rng_state", "save_checkpoint"]
+__all__ = ["load_checkpoint", "read_state", "restore_rng", "rng_state", "save_checkpoint"]
 
 SCHEMA = 1
 
@@ -95,6 +95,21 @@ def save_checkpoint(
     (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state that :func:`save_checkpoint` wrote, to know what the checkpoint is of before it is loaded.
+
+    Raises
+    ------
+    RunError : it is damaged; says how to go on.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state["data_sha256"], state["config"]
+    except _ERRORS as error:
+        raise _damaged(folder, error) from None
+    return state
+
+
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizers: list[Optimizer], *, frozen: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -108,12 +123,19 @@ def load_checkpoint(
     """
     try:
         return _load(folder, model, optimizers, frozen)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"the checkpoint {folder} is damaged or belongs to another model ({type(error).__name__}: {reason}). "
-            f"To start the run anew, delete {folder.parent}"
-        ) from None
+    except _ERRORS as error:
+        raise _damaged(folder, error) from None
+
+
+_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+
+
+def _damaged(folder: Path, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:200]
+    return RunError(
+        f"the checkpoint {folder} is damaged or belongs to another model ({type(error).__name__}: {reason}). "
+        f"To start the run anew, delete {folder.parent}"
+    )
 
 
 def _load(folder: Path, model: nn.Module, optimizers: list[Optimizer], frozen: Collection[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lorentz.check import ManifoldReport, watch
 
-from .checkpoint import load_checkpoint, restore_rng, rng_state, save_checkpoint
+from .checkpoint import load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
 from .config import TrainConfig, config_hash, differences, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
@@ -169,8 +169,9 @@ class _Run:
         if latest is None:
             self.folder.cut("metrics.jsonl", 0)
             return
-        state = load_checkpoint(latest, self.model, self.optimizers, frozen=self.frozen)
+        state = read_state(latest)
         same_inputs(self.task, self.data, self.folder, state["data_sha256"], state.get("sources", {}))
+        load_checkpoint(latest, self.model, self.optimizers, frozen=self.frozen)
         changed = differences(state["config"], to_dict(self.task.config))
         if changed := [line for line in changed if not line.startswith("train.threads:")]:
             raise UsageError(

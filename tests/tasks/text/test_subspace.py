@@ -194,7 +194,7 @@ def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str
     )
     expected = solved.starts["LoRA"] + space.decode("LoRA", torch.tensor(document["point"]))
     assert torch.allclose(values, expected.detach(), atol=1e-6)
-    random_subspace(solved.vectors, 2, starts=solved.starts).save(tmp_path / "space")
+    random_subspace(solved.vectors, 3, starts=solved.starts).save(tmp_path / "space")
     with pytest.raises(UsageError, match=r"the subspace .* has changed"):
         run("text", out=tmp_path / "point", seed=7, **told)
     (tmp_path / "point" / "result.json").unlink()  # nor does a run that was stopped go on in another space
