@@ -13,6 +13,7 @@ _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (
     "config.json",
     "tokenizer.json",
+    "tokenizer_config.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
