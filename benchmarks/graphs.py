@@ -1,11 +1,13 @@
 """Graphs: test scores of the Lorentz networks and their controls on the published and on fresh splits.
 
     python -m benchmarks.graphs [--rows airport-lp,...] [--models gcn,...] [--seeds 0-9] [--controls-seeds 0-2]
-        [--fresh 0-9] [--controls-fresh 0-2] [--seeds-of lorentz_attention=0,1] [--runs runs]
+        [--fresh 0-9] [--controls-fresh 0-2] [--seeds-of [ROW/]MODEL=SEEDS ...] [--runs runs]
 
 The settings were chosen on validation data (`benchmarks.graphs_trials` keeps every trial). A finished or interrupted run in
 the runs folder is used or resumed, and each row has a file of its own, ``benchmarks/results/graphs_ROW.json``. A published
-mean is met where it lies at or below the upper end of our 95 % interval (t over seeds). Memory: ``benchmarks.graphs_memory``.
+mean is met where it lies at or below the upper end of our 95 % interval (t over seeds). The Lorentz network's score less that
+of each control is paired by seed on the published split, Holm-adjusted over the rows of the command. ``--seeds-of`` gives
+single models, or ROW/MODEL, seeds of their own and no fresh splits. Memory: ``benchmarks.graphs_memory``.
 HYREL_DATA names the data folder.
 """
 
@@ -22,7 +24,7 @@ from tasks.argv import parse_seeds
 from tasks.config import load_recipe
 
 from .common import row, save
-from .paired import half_width
+from .paired import half_width, holm, paired_row
 
 ROWS = ("airport-lp", "airport-nc", "cora-lp", "cora-nc", "disease-lp")
 
@@ -106,7 +108,7 @@ def main() -> None:
     parser.add_argument("--controls-seeds", default="0")
     parser.add_argument("--fresh", help="seeds of fresh splits, each with its own run seed")
     parser.add_argument("--controls-fresh", help="those of the controls; by default the same")
-    parser.add_argument("--seeds-of", nargs="*", default=[], metavar="MODEL=SEEDS", help="and no fresh splits")
+    parser.add_argument("--seeds-of", nargs="*", default=[], metavar="[ROW/]MODEL=SEEDS")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     arguments = f"--models {options.models} --seeds {options.seeds} --controls-seeds {options.controls_seeds}"
@@ -114,34 +116,56 @@ def main() -> None:
     arguments += f" --controls-fresh {options.controls_fresh}" if options.controls_fresh else ""
     arguments += f" --seeds-of {' '.join(options.seeds_of)}" if options.seeds_of else ""
     options.seeds_of = dict(pair.split("=", 1) for pair in options.seeds_of)
-    if unknown := set(options.seeds_of) - set(MODELS):
+    if unknown := {key.split("/")[-1] for key in options.seeds_of} - set(MODELS):
         parser.error(f"--seeds-of names {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    questions: dict[str, list[dict[str, Any]]] = {}
     for name in options.rows.split(","):
-        rows = measure(name, options)
+        scores, tables[name] = measure(name, options)
+        for model, pair in differences(name, scores).items():
+            tables[name].append(pair)
+            questions.setdefault(model, []).append(pair)
+    for asked in questions.values():
+        holm(asked)
+    for name, rows in tables.items():
         for r in rows:
             print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
-        print(save(f"graphs_{name}", f"python -m benchmarks.graphs --rows {name} {arguments}", rows, threads=1))
+        print(save(f"graphs_{name}", f"python -m benchmarks.graphs --rows {options.rows} {arguments}", rows, threads=1))
 
 
-def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of one data set and problem."""
+def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], list[dict[str, Any]]]:
+    """Scores on the published split by model and seed, and rows, of one data set and problem."""
     published = load_recipe(recipes()[f"graph/{name}"])[1][0]
     metric, rows = published["metric"], []
+    scores: dict[str, dict[int, float]] = {}
     for model in options.models.split(","):
         ours, title = model == "lorentz_gcn", MODELS[model][0]
         if not ours and (name, model) not in TUNED:
             title += " (the Lorentz network's settings)"
-        own = options.seeds_of.get(model)
+        own = options.seeds_of.get(f"{name}/{model}", options.seeds_of.get(model))
         seeds = parse_seeds(own or (options.seeds if ours else options.controls_seeds))
-        values = [score(name, model, seed, metric, runs=options.runs) for seed in seeds]
+        scores[model] = {seed: score(name, model, seed, metric, runs=options.runs) for seed in seeds}
         what = f"{name} test {metric}, {title}, published split"
-        rows.append(entry(what, values, 100 * published["value"] if ours else None))
+        rows.append(entry(what, list(scores[model].values()), 100 * published["value"] if ours else None))
         splits = options.fresh if ours else options.controls_fresh or options.fresh
         if splits and own is None:
             fresh = parse_seeds(splits)
             values = [score(name, model, s, metric, runs=options.runs, split_seed=s) for s in fresh]
             rows.append(entry(f"{name} test {metric}, {title}, fresh splits", values, None))
-    return rows
+    return scores, rows
+
+
+def differences(name: str, scores: dict[str, dict[int, float]]) -> dict[str, dict[str, Any]]:
+    """The Lorentz network's scores less those of each control, paired by common seeds, two or more."""
+    ours = scores.get("lorentz_gcn", {})
+    found = {}
+    for model, theirs in scores.items():
+        common = [seed for seed in theirs if seed in ours]
+        if model != "lorentz_gcn" and len(common) > 1:
+            what = f"{name}, published split: Lorentz GCN less {MODELS[model][0]}"
+            pair = paired_row(what, [ours[seed] for seed in common], [theirs[seed] for seed in common])
+            found[model] = pair | {"unit": "x 100"}
+    return found
 
 
 if __name__ == "__main__":
