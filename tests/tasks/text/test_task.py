@@ -151,9 +151,13 @@ def test_a_frozen_backbone_stays_in_evaluation_mode_and_out_of_the_checkpoints(
     assert any(name.startswith("backbone.") for name in load_file(drawn.folder / "model.safetensors"))
 
 
-def test_another_backbone_in_the_same_folder_is_refused(toy: Path, tmp_path: Path, backbones: dict[str, str]) -> None:
-    import shutil
-
+@pytest.mark.parametrize("noted", [True, False])
+def test_another_backbone_in_the_same_folder_is_refused(
+    noted: bool, toy: Path, tmp_path: Path, backbones: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the files that were read, before anything is loaded; where those were not noted, by the weights themselves."""
+    if not noted:
+        monkeypatch.setattr(TextTask, "sources", lambda self: {})
     folder = shutil.copytree(backbones["bert"], tmp_path / "backbone")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(_Run, "result", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -162,7 +166,8 @@ def test_another_backbone_in_the_same_folder_is_refused(toy: Path, tmp_path: Pat
     weights["embeddings.word_embeddings.weight"] += 0.01
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (unfinished,) = (tmp_path / "runs").glob("*/seed0")
-    with pytest.raises(RunError, match="the backbone is not the one that it was trained with"):
+    refusal = r"the backbone .* has changed since" if noted else "the backbone is not the one that it was trained with"
+    with pytest.raises(UsageError if noted else RunError, match=refusal):
         tasks.resume(unfinished, quiet=True)
 
 
