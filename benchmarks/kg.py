@@ -2,7 +2,7 @@
 
     python -m benchmarks.kg [--data WN18RR,FB15k-237] [--models hybonet,mure,flat] [--seeds 0,1,2] [--runs runs]
                             [--protocol paper|standard|both] [--epochs N] [--controls-seeds 0]
-                            [--controls-epochs 6,12,25,100]
+                            [--controls-epochs 6,12,25,100] [--epochs-of mure=6,12]
 
 ``--data`` takes data sets that have a recipe at dimension 32, or names of recipes. A model is a scorer, ``hybonet_space``
 (the radius bounded as in the paper's equation) or ``flat`` (that at k = 1e6), with options after colons:
@@ -77,7 +77,7 @@ def train(recipe: str, name: str, protocol: str, options: argparse.Namespace) ->
 
     if not control or not options.controls_epochs:
         return [one(seed, options.epochs) for seed in seeds]
-    trials = {epochs: one(seeds[0], epochs) for epochs in options.controls_epochs}
+    trials = {epochs: one(seeds[0], epochs) for epochs in options.epochs_of.get(name, options.controls_epochs)}
     metric = "paper_mrr" if protocol == "paper" else "mrr"
     scores = {epochs: result.metrics["valid"][metric] for epochs, result in trials.items()}
     best = max(scores, key=lambda epochs: scores[epochs])
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--controls-seeds", type=parse_seeds)
     parser.add_argument("--controls-epochs", type=parse_seeds, help="numbers by commas")
+    parser.add_argument("--epochs-of", nargs="*", default=[], metavar="MODEL=EPOCHS", help="instead, for single controls")
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--protocol", choices=("paper", "standard", "both"), default="paper")
     parser.add_argument("--epochs", type=int)
@@ -128,6 +129,8 @@ def main() -> None:
     command += (
         "" if options.controls_epochs is None else f" --controls-epochs {','.join(map(str, options.controls_epochs))}"
     )
+    command += f" --epochs-of {' '.join(options.epochs_of)}" if options.epochs_of else ""
+    options.epochs_of = {name: parse_seeds(given) for name, given in (pair.split("=", 1) for pair in options.epochs_of)}
     command += f" --protocol {options.protocol}" + (f" --epochs {options.epochs}" if options.epochs else "")
     options.seeds, models = parse_seeds(options.seeds), options.models.split(",")
     options.trials = []
