@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--controls-seeds", type=parse_seeds)
     parser.add_argument("--controls-epochs", type=parse_seeds, help="numbers by commas")
-    parser.add_argument("--epochs-of", nargs="*", default=[], metavar="MODEL=EPOCHS", help="instead, for single controls")
+    parser.add_argument(
+        "--epochs-of", nargs="*", default=[], metavar="MODEL=EPOCHS", help="instead, for single controls"
+    )
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--protocol", choices=("paper", "standard", "both"), default="paper")
     parser.add_argument("--epochs", type=int)
