@@ -65,7 +65,7 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("airport-lp", "hgcn"): {},
     ("airport-nc", "gcn"): {},
     ("airport-nc", "gat"): {},
-    ("airport-nc", "hgcn"): {},
+    ("airport-nc", "hgcn"): _euclidean(0.0, 0.02, 0.0, "cross_entropy"),
     ("airport-lp", "gcn"): _euclidean(0.3, 0.01, 5e-4, "fermi_dirac"),
     ("airport-lp", "gat"): _euclidean(0.0, 0.02, 5e-4, "fermi_dirac"),
 }
