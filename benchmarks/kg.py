@@ -132,7 +132,12 @@ def main() -> None:
         "" if options.controls_epochs is None else f" --controls-epochs {','.join(map(str, options.controls_epochs))}"
     )
     command += f" --epochs-of {' '.join(options.epochs_of)}" if options.epochs_of else ""
-    options.epochs_of = {name: parse_seeds(given) for name, given in (pair.split("=", 1) for pair in options.epochs_of)}
+    epochs_of = [pair.partition("=") for pair in options.epochs_of]
+    if wrong := [name for name, equals, _ in epochs_of if not equals or name not in options.models.split(",")[1:]]:
+        parser.error(f"--epochs-of {wrong[0]}: MODEL=EPOCHS, of the controls in --models")
+    if epochs_of and options.controls_epochs is None:
+        parser.error("--epochs-of goes with --controls-epochs, which holds for the other controls")
+    options.epochs_of = {name: parse_seeds(given) for name, _, given in epochs_of}
     command += f" --protocol {options.protocol}" + (f" --epochs {options.epochs}" if options.epochs else "")
     options.seeds, models = parse_seeds(options.seeds), options.models.split(",")
     options.trials = []
