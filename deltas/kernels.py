@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -57,6 +58,10 @@ class _LowRankLinear(torch.autograd.Function):
         dW = g.T @ flat if need[1] else None
         db = g.sum(0) if need[2] and ctx.has_bias else None
         return dx, dW, db, dA, dC
+
+
+# ``apply`` looks for the signature at every call, which takes longer than a small product.
+_LowRankLinear.forward.__signature__ = inspect.signature(_LowRankLinear.forward)  # type: ignore[attr-defined]
 
 
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:

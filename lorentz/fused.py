@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .math import NO_DIRECTION, lift
+from .signatures import signed
 
 __all__ = ["bounded_linear", "free_heads", "free_linear", "fused_lift"]
 
@@ -61,6 +62,7 @@ class _BoundedLinear(torch.autograd.Function):
     saved_exact: tuple[str, ...] = ("y", "ratio")
 
     @staticmethod
+    @signed
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, scale: Tensor, k: Tensor, of_time: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,18 +174,23 @@ def _free(
     return torch.cat([sign * time, space], -1)
 
 
-def _product(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ matrix + bias`` with rows that start at multiples of 8 numbers.
-
-    A product that writes other rows takes half as long again.
-    """
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    """``x @ matrix`` with rows that start at multiples of 8 numbers; writing others takes half as long again."""
     columns = matrix.shape[1]
     extra = -columns % ALIGNED
-    if extra:
-        matrix, bias = F.pad(matrix, (0, extra)), None if bias is None else F.pad(bias, (0, extra))
-    flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = flat @ matrix if bias is None else torch.addmm(bias, flat, matrix)
+    y: Tensor = x.reshape(-1, x.shape[-1]) @ (F.pad(matrix, (0, extra)) if extra else matrix)
     return y.view(*x.shape[:-1], columns + extra)[..., :columns]
+
+
+def _with_room(rows: Tensor, heads: int) -> Tensor:
+    """Rows of a weight or numbers of a bias with a zero before every head, and zeros up to a multiple of 8."""
+    columns = rows.shape[0] + heads
+    extra, behind = -columns % ALIGNED, (0, 0) * (rows.dim() - 1)
+    if heads == 1:
+        return F.pad(rows, (*behind, 1, extra))
+    room = rows.new_zeros(columns + extra, *rows.shape[1:])
+    room[:columns].unflatten(0, (heads, -1))[:, 1:] = rows.unflatten(0, (heads, -1))
+    return room
 
 
 class _Lift(torch.autograd.Function):
@@ -192,6 +199,7 @@ class _Lift(torch.autograd.Function):
     saved_exact: tuple[str, ...] = ("y",)
 
     @staticmethod
+    @signed
     def forward(space: Tensor, k: Tensor) -> Tensor:
         columns = space.shape[-1] + 1
         y = space.new_empty(*space.shape[:-1], columns + -columns % ALIGNED)[..., :columns]
@@ -233,14 +241,14 @@ class _FreeLinear(torch.autograd.Function):
     saved_exact: tuple[str, ...] = ("y",)
 
     @staticmethod
+    @signed
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, addend: Tensor | None, k: Tensor, heads: int, sign: int
     ) -> Tensor:
-        # A row of zeros before every head leaves room for its time, so that the result is written once.
-        rows = F.pad(weight.view(heads, -1, weight.shape[-1]), (0, 0, 1, 0)).flatten(0, 1)
-        column = None if bias is None else F.pad(bias.view(heads, -1), (1, 0)).flatten()
-        y = _product(x, rows.T, column)
-        y = y.view(*y.shape[:-1], heads, y.shape[-1] // heads)
+        # Room for the time of every head, so that the result is written once.
+        flat, rows = x.reshape(-1, x.shape[-1]), _with_room(weight, heads)
+        y = flat @ rows.T if bias is None else torch.addmm(_with_room(bias, heads), flat, rows.T)
+        y = y[:, : weight.shape[0] + heads].view(*x.shape[:-1], heads, weight.shape[0] // heads + 1)
         space = y[..., 1:]
         if addend is not None:
             space += addend.reshape(space.shape)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .signatures import signed
+
 __all__ = ["merge_heads"]
 
 
@@ -33,6 +35,7 @@ class _MergeHeads(torch.autograd.Function):
     saved_exact: tuple[str, ...] = ("a", "point", "ratio")
 
     @staticmethod
+    @signed
     def forward(a: Tensor, dead: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor]:
         time = a[..., :1]
         norm = time * time - _length_squared(a[..., 1:])

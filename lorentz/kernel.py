@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .masks import causal_mask
+from .signatures import signed
 
 __all__ = ["attend", "average", "weights", "wide"]
 
@@ -44,6 +45,7 @@ class _TwiceDifferentiable(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         return out.view_as(out)
 

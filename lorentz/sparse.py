@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .signatures import signed
+
 __all__ = ["SparseMatrix"]
 
 
@@ -127,6 +129,7 @@ class _Product(torch.autograd.Function):
     """Product with the matrix or its transpose; the gradient is the product with the other."""
 
     @staticmethod
+    @signed
     def forward(x: Tensor, matrix: SparseMatrix, transposed: bool) -> Tensor:
         return matrix.multiply(x, transposed=transposed)
 
