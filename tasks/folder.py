@@ -17,7 +17,7 @@ import yaml
 from .config import differences
 from .errors import RunError, UsageError
 
-__all__ = ["RunFolder", "atomic_write", "explain_os_error"]
+__all__ = ["RunFolder", "atomic_write", "explain_os_error", "locked"]
 
 
 def _sync_folder(path: Path) -> None:
@@ -58,6 +58,31 @@ def explain_os_error(error: OSError, path: Path) -> str:
         errno.EEXIST: "a file of that name is in the way",
     }
     return f"cannot write {where}: {reasons.get(error.errno or 0, error.strerror or error)}"
+
+
+@contextmanager
+def locked(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold a folder, made where it is missing, for one process.
+
+    Parameters
+    ----------
+    otherwise : what to do instead where another process holds it
+
+    Raises
+    ------
+    RunError : another process holds it, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise RunError(explain_os_error(error, path)) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is running in {path}; wait for it or {otherwise}") from None
+        yield
 
 
 class RunFolder:
@@ -131,18 +156,7 @@ class RunFolder:
         UsageError : the folder holds a run of another configuration; the differing fields are named.
         RunError : another process is running in it, or it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise RunError(explain_os_error(error, self.path)) from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"another process is running in {self.path}; wait for it or choose another --out"
-                ) from None
+        with locked(self.path, "choose another --out"):
             if (self.path / "config.yaml").exists():
                 self.require_same(config)
             else:

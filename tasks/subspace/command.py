@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.comparison import Table
 from tasks.config import make_config, to_dict
-from tasks.folder import atomic_write
+from tasks.folder import atomic_write, locked
 from tasks.report.html import Column, Report, format_cell
 from tasks.runner import cpu_threads
 
@@ -91,19 +91,30 @@ def study_subspace(
         say(f"{method.label}: {method.parameters:,} numbers")
     check_methods(config, methods)
     check_sets(config, data_dir)
+    with locked(folder, "choose another --runs"), cpu_threads(config.threads):
+        result = _study(config, methods, seeds, folder, data_dir, say)
+        _write(result, say)
+    return result
+
+
+def _study(
+    config: StudyConfig,
+    methods: list[Method],
+    seeds: Sequence[int],
+    folder: Path,
+    data_dir: str | None,
+    say: Callable[[str], None],
+) -> StudyResult:
     cells: list[Cell] = []
     references: list[list[Any]] = []
     planes: list[Planes] = []
-    with cpu_threads(config.threads):
-        for seed in dict.fromkeys(seeds):
-            study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
-            whole = study.whole()
-            references += study.references()
-            cells += study.cells(whole)
-            planes += [found] if (found := planes_of(study)) is not None else []
-    result = StudyResult(config, methods, cells, references, planes, folder)
-    _write(result, say)
-    return result
+    for seed in dict.fromkeys(seeds):
+        study = Study(config, methods, seed=seed, folder=folder / f"seed{seed}", data_dir=data_dir, say=say)
+        whole = study.whole()
+        references += study.references()
+        cells += study.cells(whole)
+        planes += [found] if (found := planes_of(study)) is not None else []
+    return StudyResult(config, methods, cells, references, planes, folder)
 
 
 def _text(rows: list[list[Any]]) -> list[list[str]]:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 import deltas
 from deltas.subspace import IntrinsicSubspace, pca_subspace, random_subspace
 from tasks import run
-from tasks.errors import UsageError
+from tasks.errors import RunError, UsageError
+from tasks.folder import locked
 from tasks.subspace.cells import Cell, best_guess, difference, relative, solvable
 from tasks.subspace.command import study_subspace
 from tasks.subspace.ledger import Ledger
@@ -228,6 +229,8 @@ def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[
     assert again.cells == result.cells
     assert again.planes == result.planes
     assert ledger.read_text() == text
+    with locked(result.folder, "wait"), pytest.raises(RunError, match="another process is running"):
+        study_subspace(seeds=[0], runs=tmp_path, **options(sets, backbones["bert"]))
 
 
 @pytest.mark.parametrize(
