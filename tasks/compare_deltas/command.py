@@ -130,8 +130,8 @@ def _rate(config: CompareConfig, method: Method, model: str, data: str, options:
     """Learning rate of a method: the usual one, or that with the best validation score on the first data set."""
     if method.parameters is None:
         return None
-    if not config.factors:
-        return method.lr
+    if len(config.factors) < 2:
+        return method.lr * next(iter(config.factors), 1.0)
     scores = {}
     for rate in (method.lr * factor for factor in config.factors):
         result = run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))

@@ -42,7 +42,7 @@ class CompareConfig:
         tokens of an example that are read
     lr_factors
         multiples of each method's usual learning rate by commas: it takes the one with the best validation score on the first
-        data set, with a seed that is in no row; null for the usual one
+        data set, with a seed that is in no row; a single one is taken as it is; null for the usual rate
     head_lr
         learning rate of the head beside a delta or full fine-tuning
     evaluations

@@ -82,6 +82,10 @@ def test_learning_rates_are_chosen_on_validation_of_another_seed(
     rows = compare_deltas(seeds=[3], runs=tmp_path, **options)
     assert rows[-1].lr == pytest.approx(1e-2)
     assert calls == [(1000, pytest.approx(1e-9)), (1000, pytest.approx(1e-2)), (3, pytest.approx(1e-2))]
+    calls.clear()  # one factor leaves nothing to choose
+    rows = compare_deltas(seeds=[4], runs=tmp_path, **{**options, "lr_factors": "10"})
+    assert rows[-1].lr == pytest.approx(1e-2)
+    assert calls == [(4, pytest.approx(1e-2))]
 
 
 def test_costs(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
