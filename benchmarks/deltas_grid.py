@@ -1,7 +1,7 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
     python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
-                                     [--runs runs] [--converted FOLDER] [--lr-factors 1,3,10]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 1,3,10] [--steps 300]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
@@ -89,6 +89,11 @@ def differences(rows: Sequence[Row], first: str, second: str) -> list[dict[str, 
     return found
 
 
+def _words(value: Any) -> str:
+    """An option as it was given, folders by their names."""
+    return " ".join(Path(folder).name for folder in value) if isinstance(value, list) else str(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", default="pair", choices=PARTS)
@@ -119,7 +124,10 @@ def main() -> None:
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
     seeds = ",".join(map(str, options.seeds))
-    command = f"python -m benchmarks.deltas_grid --part {options.part} --seeds {seeds}"
+    others = ("data", "converted", "lr_factors", "steps")
+    given = {name: getattr(options, name) for name in others if getattr(options, name) != parser.get_default(name)}
+    words = (f" --{name.replace('_', '-')} {_words(value)}" for name, value in given.items())
+    command = f"python -m benchmarks.deltas_grid --part {options.part} --seeds {seeds}{''.join(words)}"
     print(save(f"deltas_{options.part}", command, found, threads=1))
 
 

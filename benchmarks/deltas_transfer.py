@@ -92,13 +92,13 @@ def _run(options: argparse.Namespace, model: str, data: str, seed: int, way: str
     if way == MAJORITY:
         return run("text", seed=seed, runs=options.runs, quiet=True, model={"name": "majority"}, **shared)
     method = Method("head" if way in (HEAD, "frozen") else options.delta)
-    train = {"max_steps": options.steps, "eval_steps": -(-options.steps // 6), "batch_size": 32, "lr": method.lr}
+    train = {"max_steps": options.steps, "eval_steps": -(-options.steps // 3), "batch_size": 32, "lr": method.lr}
     told: dict[str, Any] = {"model": {"name": model}, "train": train, **shared}
     if method.name == "head":
         told["tuning"] = "head"
     elif start is None:
         told["delta"] = options.delta
-    told["head_lr"] = HEAD_LR
+    told["head_lr"], told["group_by_length"] = HEAD_LR, True
     if start is not None:
         told["delta"] = {"start": str(start)}
     return run("text", seed=seed, runs=options.runs, quiet=True, **told)
