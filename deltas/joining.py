@@ -16,6 +16,9 @@ from .space import space_of
 
 __all__ = ["absolute_positions", "insert", "remove", "switch"]
 
+# Argument of an embedding layer that says where its positions begin: in transformers from 5.24 on, and before.
+FIRST_POSITION = ("cache_length", "past_key_values_length")
+
 
 def absolute_positions(host: Host) -> bool:
     """Whether a model adds learned positions to its words, so that a token in front changes what the others are."""
@@ -43,6 +46,8 @@ class Junction(nn.Module):
         self.__dict__["entry"] = entry  # no child: the owner has it
         self.words = entry is table_of(entry)
         self.absolute = bool(positions) or hasattr(entry, "position_embeddings")
+        known = inspect.signature(type(entry).forward).parameters
+        self.start = next((name for name in FIRST_POSITION if name in known), None)
         self.limit = _limit(owner, entry, positions)
         self.first = 1 if isinstance(getattr(entry, "cls_token", None), nn.Parameter) else 0
         self.space = space_of(entry)
@@ -174,7 +179,9 @@ class Junction(nn.Module):
         """Pre-hook of an embedding layer: let it count positions from a later one."""
         if not self.shift:
             return None
-        return args, {**kwargs, "past_key_values_length": kwargs.get("past_key_values_length", 0) + self.shift}
+        if self.start is None:
+            raise DeltaError(f'{type(entry).__name__} counts positions from 0 alone: use positions="kept"')
+        return args, {**kwargs, self.start: kwargs.get(self.start, 0) + self.shift}
 
     def embed(self, entry: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Hook of an embedding layer: put the tokens before its result (after a class token)."""
