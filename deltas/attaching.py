@@ -28,7 +28,10 @@ def attach(
     host: Host | str | Mapping[str, str] | None = None,
     heads: Sequence[str] | None = None,
 ) -> Handle:
-    """Put a delta into a model, in place: names of modules and parameters stay, everything else is frozen.
+    """Put a delta into a model, in place: names of modules and parameters stay, and the backbone is frozen.
+
+    Deltas that the model has already stay trained; to train the new one above them alone, call ``requires_grad_(False)`` on
+    theirs.
 
     Parameters
     ----------

@@ -46,6 +46,7 @@ class Handle:
         self._attached = self._gone = False
         self._base: dict[str, Tensor] | None = None  # weights as they were before a merge
         self._tuned: dict[str, Tensor] = {}  # values of trained parameters of the backbone while the delta is off
+        self._trained: dict[str, bool] = {}  # whether each of them is trained while the delta acts
         self._moved: dict[str, Tensor] = {}  # running statistics that training moved, while the delta is off
 
     def __repr__(self) -> str:
@@ -94,9 +95,13 @@ class Handle:
             f"{path}.{own}": p for path in self.heads for own, p in self.model.get_submodule(path).named_parameters()
         }
 
+    def _borrowed(self) -> dict[str, nn.Parameter]:
+        """Parameters of the model that the delta trains while it acts."""
+        return {**self.owned(), **self.head_parameters()}
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained: parameters of the delta and of the heads."""
-        for key, tensor in {**self.parts(), **self.owned(), **self.head_parameters()}.items():
+        for key, tensor in {**self.parts(), **self._borrowed()}.items():
             if isinstance(tensor, nn.Parameter):
                 yield key, tensor
 
@@ -115,7 +120,10 @@ class Handle:
 
     @torch.no_grad()
     def attach(self) -> None:
-        """Put the delta (back) in: the parts act, everything else is frozen. Bit for bit what was detached."""
+        """Put the delta (back) in: the parts act, the backbone is frozen. Bit for bit what was detached.
+
+        Other deltas of the model are trained as before.
+        """
         if self._attached:
             raise DeltaError(f"the delta {self.name!r} is attached already")
         if self._gone:
@@ -139,7 +147,7 @@ class Handle:
                 taps.remove(site, self._key(site))
             attention.release(self.model)
             raise
-        own = {**self.owned(), **self.head_parameters()}
+        own = self._borrowed()
         start = own if self.initial else {**self.parts(), **own}
         self.initial |= {path: p.detach().clone() for path, p in start.items()}
         for path, value in self._tuned.items():
@@ -147,7 +155,10 @@ class Handle:
         self._tuned = {}
         self._set_statistics(self._moved)
         self._moved = {}
-        self.model.requires_grad_(False)
+        others = {id(p) for other in table.values() for p in other.parts().values()}
+        others |= {id(p) for other in table.values() if other.active for p in other._borrowed().values()}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in others)
         for parameter in self.parameters():
             parameter.requires_grad_(True)
         table[self.name] = self
@@ -203,8 +214,8 @@ class Handle:
             for path, parameter in self.model.named_parameters():
                 if path in flags:
                     parameter.requires_grad_(flags[path])
-        else:
-            for parameter in {**self.owned(), **self.head_parameters()}.values():
+        elif self.active:  # else they may be another delta's by now
+            for parameter in self._borrowed().values():
                 parameter.requires_grad_(False)
         self._attached = self.active = False
 
@@ -212,10 +223,11 @@ class Handle:
 
     @torch.no_grad()
     def _swap_out(self) -> None:
-        own = {**self.owned(), **self.head_parameters()}
+        own = self._borrowed()
         self._tuned = {path: p.detach().clone() for path, p in own.items()}
+        self._trained = {path: p.requires_grad for path, p in own.items()}
         for path, parameter in own.items():
-            parameter.copy_(self.initial[path])
+            parameter.copy_(self.initial[path]).requires_grad_(False)
         self._moved = statistics.moved(self.model)
         self._set_statistics(statistics.kept(self.model))
 
@@ -226,7 +238,7 @@ class Handle:
 
     @torch.no_grad()
     def disable(self) -> _Off:
-        """Let the backbone act alone; ``with handle.disable():`` for a while."""
+        """Let the backbone act without the delta; ``with handle.disable():`` for a while."""
         self._require_attached()
         if self.merged:
             raise DeltaError(f"the delta {self.name!r} is merged: unmerge() it first")
@@ -241,14 +253,14 @@ class Handle:
 
     @torch.no_grad()
     def enable(self) -> None:
-        """Let the delta act again."""
+        """Let the delta act, and be trained, again."""
         self._require_attached()
         if self.active:
             return
         self._refuse_shared()
-        own = {**self.owned(), **self.head_parameters()}
+        own = self._borrowed()
         for path, value in self._tuned.items():
-            own[path].copy_(value)
+            own[path].copy_(value).requires_grad_(self._trained[path])
         self._tuned = {}
         self._set_statistics(self._moved)
         self._moved = {}
@@ -327,7 +339,7 @@ class Handle:
 
         Running statistics of batch norms that training moved are among them.
         """
-        own = {**self.owned(), **self.head_parameters()}
+        own = self._borrowed()
         merged = {path: value for path, value in (self._base or {}).items() if path in own}
         running = statistics.moved(self.model) if self.active else self._moved
         return {**self.parts(), **own, **self._tuned, **merged, **running}

@@ -73,7 +73,6 @@ def test_two_deltas_act_together_and_apart() -> None:
     nudge(one)
     alone = model(x).detach()
     two = deltas.attach(model, LoRA(rank=3), host=HOST, name="two")
-    assert not any(p.requires_grad for p in one.parameters())
     nudge(two)
     both = model(x).detach()
     assert not torch.allclose(both, alone)
@@ -108,6 +107,38 @@ def test_trained_parameters_of_the_backbone_change_hands() -> None:
     first.detach()
     second.detach()
     assert all(torch.equal(before[k], v) for k, v in state(model).items())
+
+
+def test_all_deltas_that_act_are_trained() -> None:
+    model, x = plain()
+    one = deltas.attach(model, LoRA(rank=2), host=HOST, name="one")
+    frozen = next(one.parameters()).requires_grad_(False)
+    two = deltas.attach(model, Adapter(bottleneck=2, roles=("attention.query",)), host=HOST, name="two")
+    nudge(one)
+    nudge(two)
+    model(x).square().sum().backward()
+    moved = {id(p) for p in model.parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {id(p) for handle in (one, two) for p in handle.parameters()} - {id(frozen)}
+
+
+def test_a_delta_that_is_on_again_is_trained_again() -> None:
+    model, x = plain()
+    one = deltas.attach(model, LoRA(rank=2) + BitFit(), host=HOST, name="one")
+    nudge(one)
+    one.disable()
+    assert not any(p.requires_grad for p in one.owned().values())  # they are the backbone's while it is off
+    two = deltas.attach(model, BitFit(), host=HOST, name="two")
+    two.disable()
+    one.enable()
+    before = one.flatten()
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    assert (one.flatten() != before).all()
+    one.disable()
+    two.enable()
+    one.detach()  # which does not take the parameters from the delta that has them now
+    assert all(p.requires_grad for p in two.parameters())
 
 
 def test_requires_grad_comes_back() -> None:
