@@ -10,8 +10,9 @@ from .budget import fit_budget
 from .check import Check, Report, check
 from .errors import DeltaError
 from .handle import Handle, handles
-from .hosts import HOSTS, Host, host_of, register_host
+from .hosts import HOSTS, Host, Place, host_of, register_host
 from .interop import from_peft, to_peft
+from .linear import LinearPart
 from .methods import DELTAS, register_delta
 from .methods.adapter import Adapter, Pfeiffer
 from .methods.bias import AdapterBias
@@ -57,12 +58,14 @@ __all__ = [
     "KronA",
     "LLaMAAdapter",
     "LNTuning",
+    "LinearPart",
     "LoKr",
     "LoRA",
     "LowRankAdapter",
     "PTuning",
     "ParallelAdapter",
     "Pfeiffer",
+    "Place",
     "Plan",
     "PrefixTuning",
     "PromptTuning",

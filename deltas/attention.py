@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import DeltaError
+from .errors import DeltaError, required
 from .hosts import Place
 
 __all__ = ["AttentionPart", "Tokens"]
@@ -191,7 +191,7 @@ def attention_size(module: nn.Module, key: nn.Module | None, place: Place) -> tu
 
 def insert(host: Any, key: str, part: nn.Module, place: Place) -> None:
     """Put a part into an attention layer under `key`."""
-    assert isinstance(part, AttentionPart)
+    part = required(part, AttentionPart, "attention")
     junction = host._modules.get("deltas")
     if not isinstance(junction, Junction):
         junction = Junction()

@@ -75,8 +75,8 @@ def check(
     tolerance : largest difference of outputs, over their largest value, that is rounding
     raises : raise a :class:`DeltaError` that lists what fails
     """
-    if isinstance(host, Host):
-        host = host.family
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise DeltaError(f"inputs are the arguments of a call by name, {{'x': tensor}}, got a {type(inputs).__name__}")
     bench = _Bench(model, spec, dict(inputs) if inputs is not None else _example(model), host, tolerance)
     report = Report(tuple(bench.run()))
     if raises and not report:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
-__all__ = ["DeltaError", "lookup", "nearest"]
+__all__ = ["DeltaError", "lookup", "nearest", "required"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,17 @@ def lookup(table: Mapping[str, T], name: str, *, kind: str) -> T:
     if name not in table:
         raise DeltaError(f"unknown {kind} {name!r}. {nearest(name, table)}")
     return table[name]
+
+
+def required(part: object, kind: type[T], where: str) -> T:
+    """`part`, if it is of the kind that acts at such a place.
+
+    Raises
+    ------
+    DeltaError : it is not.
+    """
+    if not isinstance(part, kind):
+        raise DeltaError(
+            f"what build() gives for {where} subclasses {kind.__module__}.{kind.__name__}; it gave a {type(part).__name__}"
+        )
+    return part

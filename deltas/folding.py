@@ -25,9 +25,10 @@ def fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:
     assert site.method is not None
     weight = site.method.merged_weight(site)
     if weight is None:
+        where = f" at {site.path}" if site.path else ""
         raise DeltaError(
-            f"{site.method.name} cannot be merged: what it does at {site.path} is no change of a weight. Methods that "
-            "merge are those that add to a weight or scale it: LoRA, IA3, KronA, KAdaptation, BitFit, LNTuning"
+            f"{site.method.name} cannot be merged: what it does{where} is no change of a weight. Methods that merge are "
+            "those that add to a weight or scale it: LoRA, IA3, KronA, KAdaptation, LoKr, BitFit, LNTuning"
         )
     for own, new in (("weight", weight), ("bias", site.method.merged_bias(site))):
         if new is not None:

@@ -49,11 +49,20 @@ def register_host(family: str, roles: Mapping[str, str], *, replace: bool = Fals
 
     Raises
     ------
-    DeltaError : the family exists.
+    DeltaError : the family exists, or a path is no text.
     """
+    _require_paths(roles)
     if family in HOSTS and not replace:
         raise DeltaError(f"the host {family!r} exists; pass replace=True to put another map in its place")
     HOSTS[family] = dict(roles)
+
+
+def _require_paths(roles: Mapping[str, str]) -> None:
+    for role, path in roles.items():
+        if not isinstance(path, str):
+            raise DeltaError(
+                f"the path of the role {role!r} is text, other places behind a |: 'a.*.q|b.*.q'; got {path!r}"
+            )
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -73,6 +82,7 @@ class Host:
 
     Attributes
     ----------
+    paths : the map, of which :attr:`roles` are those that some module plays
     guessed : whether the map was chosen by the modules, and not by a name
 
     Examples
@@ -83,7 +93,8 @@ class Host:
     """
 
     def __init__(self, model: nn.Module, roles: Mapping[str, str], *, family: str) -> None:
-        self.model, self.family, self.guessed = model, family, False
+        _require_paths(roles)
+        self.model, self.paths, self.family, self.guessed = model, dict(roles), family, False
         self._found = self._search(roles)
         if not self._found:
             raise DeltaError(
@@ -176,15 +187,15 @@ def host_of(model: nn.Module, host: Host | str | Mapping[str, str] | None = None
     Parameters
     ----------
     model : any module
-    host : name of a family, or a map of your own, role -> path; None takes the family by ``model.config.model_type``, and
-        else the one with most roles
+    host : name of a family, a map of your own, role -> path, or a host, of whose map this model's is made; None takes the
+        family by ``model.config.model_type``, and else the one with most roles
 
     Raises
     ------
     DeltaError : no family fits; lists them and the modules of the model.
     """
     if isinstance(host, Host):
-        return host
+        return host if host.model is model else Host(model, host.paths, family=host.family)
     if isinstance(host, Mapping):
         return Host(model, host, family="explicit")
     if host is None:

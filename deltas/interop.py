@@ -21,7 +21,7 @@ from .hosts import Host, host_of
 from .peft import CONVERTERS, Converter, Entry, converter_of, into
 from .peft.config import check, heads_of, targets_of, task_of
 from .space import geometry
-from .storage import replace
+from .storage import new_folder, replace
 
 __all__ = ["from_peft", "to_peft"]
 
@@ -191,8 +191,7 @@ def to_peft(handle: Handle, folder: str | Path) -> None:
         "modules_to_save": heads or None,
         **config,
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     stored = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
     replace(folder / TENSORS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
     text = json.dumps(document, indent=2, sort_keys=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .embeddings import EmbeddingsPart, flow_of, table_of
-from .errors import DeltaError
+from .errors import DeltaError, required
 from .hosts import Host
 from .space import space_of
 
@@ -40,14 +40,21 @@ class Junction(nn.Module):
         enter, leave, positions, *layers = names
         self.active: list[EmbeddingsPart] = []
         self.path = path or type(owner).__name__
-        self.arguments = list(inspect.signature(type(owner).forward).parameters)[1:]
+        known = inspect.signature(type(owner).forward).parameters
+        self.arguments = list(known)[1:]
         entry = owner.get_submodule(enter)
         self.entry: nn.Module
         self.__dict__["entry"] = entry  # no child: the owner has it
         self.words = entry is table_of(entry)
+        open_ended = any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in known.values())
+        if self.words and not open_ended and not {"input_ids", "inputs_embeds"} & set(known):
+            raise DeltaError(
+                f"tokens join the input_ids or inputs_embeds of a call, and {self.path} takes {', '.join(self.arguments)}: "
+                "give its argument that name"
+            )
         self.absolute = bool(positions) or hasattr(entry, "position_embeddings")
-        known = inspect.signature(type(entry).forward).parameters
-        self.start = next((name for name in FIRST_POSITION if name in known), None)
+        counts = inspect.signature(type(entry).forward).parameters
+        self.start = next((name for name in FIRST_POSITION if name in counts), None)
         self.limit = _limit(owner, entry, positions)
         self.first = 1 if isinstance(getattr(entry, "cls_token", None), nn.Parameter) else 0
         self.space = space_of(entry)
@@ -252,7 +259,7 @@ class _Layer(nn.Module):
 
 def insert(owner: nn.Module, key: str, part: nn.Module, names: tuple[str, ...], path: str) -> None:
     """Put a part into the way of the input of `owner` under `key`."""
-    assert isinstance(part, EmbeddingsPart)
+    part = required(part, EmbeddingsPart, "embeddings")
     arguments = inspect.signature(type(owner).forward).parameters
     if (part.shifted or part.shift) and not {"position_ids", "inputs_embeds"} <= set(arguments):
         raise DeltaError(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import DeltaError
+from .errors import DeltaError, required
 from .hosts import Place
 from .space import is_layer
 
@@ -159,7 +159,7 @@ def _padded(part: LinearPart, host: nn.Module, h: Tensor, size: int) -> Tensor |
 
 def insert(host: nn.Module, key: str, part: nn.Module, place: Place) -> None:
     """Put a part into a linear layer under `key`."""
-    assert isinstance(part, LinearPart)
+    part = required(part, LinearPart, "a linear layer")
     part.rows = rows_of(host, place)
     junction = host._modules.get("deltas")
     if not isinstance(junction, Junction):

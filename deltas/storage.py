@@ -23,7 +23,7 @@ from .space import geometry
 from .spec import from_config, to_config
 from .statistics import kept, statistics
 
-__all__ = ["fingerprint", "load", "replace", "save"]
+__all__ = ["fingerprint", "load", "new_folder", "replace", "save"]
 
 SCHEMA = 1
 
@@ -67,10 +67,13 @@ def save(handle: Handle, folder: str | Path) -> None:
     ----------
     handle : of the delta
     folder : is made; holds ``delta.safetensors`` and ``delta.json``
+
+    Raises
+    ------
+    DeltaError : the folder is a file.
     """
     tensors = handle.values()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     values = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
     first = next(iter(values.values()), torch.empty(0))
     heads = tuple(handle.heads)
@@ -88,6 +91,21 @@ def save(handle: Handle, folder: str | Path) -> None:
     replace(folder / "delta.safetensors", lambda path: save_file(values, path))
     text = json.dumps(document, indent=1)
     replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def new_folder(folder: str | Path) -> Path:
+    """A folder, made where it is missing.
+
+    Raises
+    ------
+    DeltaError : a file is in the way.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DeltaError(f"{folder} is a file or below one; a delta is stored in a folder") from None
+    return folder
 
 
 def _version() -> str:

@@ -189,7 +189,7 @@ def _with_room(rows: Tensor, heads: int) -> Tensor:
     if heads == 1:
         return F.pad(rows, (*behind, 1, extra))
     room = rows.new_zeros(columns + extra, *rows.shape[1:])
-    room[:columns].unflatten(0, (heads, -1))[:, 1:] = rows.unflatten(0, (heads, -1))
+    room[:columns].view(heads, -1, *rows.shape[1:])[:, 1:] = rows.view(heads, -1, *rows.shape[1:])
     return room
 
 

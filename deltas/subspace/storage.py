@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import DeltaError
-from ..storage import replace
+from ..storage import new_folder, replace
 from .codec import Codec
 from .subspace import IntrinsicSubspace
 
@@ -25,8 +25,7 @@ _FIELDS = ("dim", "reconstruction", "interpolation", "squared", "seed")
 def save(space: IntrinsicSubspace, folder: str | Path) -> None:
     """Store a space; each file is written under another name and renamed."""
     space.codec(next(iter(space.methods), ""))  # refuses a space without methods
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in space.codecs.state_dict().items()}
     methods = []
     for name in space.methods:

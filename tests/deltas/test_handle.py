@@ -305,6 +305,14 @@ class _Scale(LinearPart):
         return z * self.log.exp()
 
 
+def test_a_part_from_outside_is_one_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = backbone("bert")
+    monkeypatch.setattr(Scale, "build", lambda *_: nn.Linear(2, 2))
+    with pytest.raises(DeltaError, match=r"subclasses deltas\.linear\.LinearPart; it gave a Linear"):
+        deltas.attach(model, Scale())
+    assert not deltas.handles(model)
+
+
 def test_a_method_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deltas.methods.DELTAS", dict(deltas.DELTAS))
     deltas.register_delta(Scale)

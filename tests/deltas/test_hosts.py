@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -91,3 +94,59 @@ def test_a_wrapped_backbone_is_found() -> None:
     outer.body = backbone("bert")
     assert host_of(outer).places("attention.query")[0].path.startswith("body.bert.encoder")
     assert isinstance(host_of(outer), Host)
+
+
+def test_a_host_of_another_model_gives_its_map() -> None:
+    first, second = (nn.ModuleDict({"q": nn.Linear(4, 4)}) for _ in range(2))
+    host = host_of(first, {"attention.query": "q"})
+    handle = deltas.attach(second, LoRA(rank=1, roles=("attention.query",)), host=host)
+    assert handle.sites[0].module is second["q"]
+    assert "deltas" not in first["q"]._modules
+
+
+class _Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.q = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Queries."""
+        found: torch.Tensor = self.q(self.table(words))
+        return found
+
+
+def test_a_check_takes_the_host_that_attach_takes() -> None:
+    model, wanted = _Words(), LoRA(rank=1, roles=("attention.query",))
+    host = host_of(model, {"attention.query": "q"})
+    assert deltas.check(model, wanted, {"words": torch.ones(2, 3, dtype=torch.long)}, host=host)
+
+
+def test_tokens_need_an_argument_that_they_can_join() -> None:
+    model = _Words()
+    with pytest.raises(DeltaError, match="_Words takes words: give its argument that name"):
+        deltas.attach(model, deltas.PromptTuning(length=2), host={"embeddings": "table"})
+    assert "deltas" not in model._modules
+
+
+def test_wrong_kinds_are_named() -> None:
+    """Of what the type checks of these tests would refuse first, in a process without them."""
+    code = """
+import torch, deltas
+from torch import nn
+model = nn.ModuleDict({"a": nn.LayerNorm(2)})
+for call in (
+    lambda: deltas.host_of(model, {"norm": ["a", "b"]}),
+    lambda: deltas.register_host("mine", {"norm": None}),
+    lambda: deltas.check(nn.Linear(2, 2), deltas.BitFit(), torch.ones(1, 2), host={"norm": ""}),
+):
+    try:
+        call()
+    except deltas.DeltaError as error:
+        print(error)
+print("mine" in deltas.HOSTS)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "the path of the role 'norm' is text, other places behind a |" in said[0]
+    assert "got None" in said[1]
+    assert "by name" in said[2] and "got a Tensor" in said[2]
+    assert said[3] == "False"

@@ -145,3 +145,13 @@ def test_size(name: str, tmp_path: Path) -> None:
     handle.save(tmp_path)
     header = int.from_bytes((tmp_path / "delta.safetensors").read_bytes()[:8], "little")
     assert (tmp_path / "delta.safetensors").stat().st_size == 8 + header + 4 * handle.count()
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    handle = deltas.attach(backbone("bert"), LoRA(rank=1))
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        for write in (handle.save, lambda to: deltas.to_peft(handle, to)):
+            with pytest.raises(DeltaError, match="is a file or below one"):
+                write(folder)
+    assert (tmp_path / "file").read_text() == "kept"
