@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("compare", _compare, "finished runs in one table")
     sub.add_argument("folders", nargs="+", metavar="FOLDER", help="run folders, or folders of them")
     sub.add_argument("--by", default="data,model", help="columns: data, model, delta, or any option (model.dim)")
-    sub.add_argument("--metric", help="test metric; the first one of the runs by default")
+    sub.add_argument("--metric", help="test metric; of each run the first one by default")
     sub.add_argument("--format", default="table", choices=("table", "csv", "latex", "html"))
 
     sub = command("plot", _plot, "picture of a finished hierarchy run on the Poincaré disk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from .registry import did_you_mean
 
 __all__ = ["Table", "compare_results"]
 
+STUDY = re.compile(r"subspace-[0-9a-f]{8}")  # folder of a study, whose runs are its own
 SMALLER_IS_BETTER = ("loss", "nll", "perplexity", "mean_rank", "distortion")
 
 
@@ -44,23 +46,32 @@ class _Group:
     folders: dict[int, Path] = field(default_factory=dict)
 
 
-def _expand(paths: Sequence[Path]) -> list[Path]:
-    """Run folders among the paths and one level below them."""
-    found = []
+def _expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders among the paths and below them, but for those inside a study, of which a warning says."""
+    found, warnings = [], []
     for path in paths:
         if (path / "config.yaml").exists():
             found.append(path)
-        else:
-            below = sorted(config.parent for config in path.rglob("config.yaml"))
-            if not below:
-                raise UsageError(f"{path} is no run folder and holds none (a run folder has a config.yaml)")
-            found += below
-    return list({path.resolve(): path for path in found}.values())
+            continue
+        below = sorted(config.parent for config in path.rglob("config.yaml"))
+        if not below:
+            raise UsageError(f"{path} is no run folder and holds none (a run folder has a config.yaml)")
+        inside = [run for run in below if any(STUDY.fullmatch(part) for part in run.relative_to(path).parts)]
+        if inside:
+            studies = sorted({next(p.name for p in run.parents if STUDY.fullmatch(p.name)) for run in inside})
+            warnings.append(
+                f"{len(inside)} runs of {', '.join(studies)} are parts of a study and left out; name its folder"
+            )
+        found += [run for run in below if run not in inside]
+    if not found:
+        raise UsageError(f"{'; '.join(warnings)} to compare them")
+    return list({path.resolve(): path for path in found}.values()), warnings
 
 
-def _collect(paths: Sequence[Path]) -> dict[str, _Group]:
+def _collect(paths: Sequence[Path]) -> tuple[dict[str, _Group], list[str]]:
     groups: dict[str, _Group] = {}
-    for path in _expand(paths):
+    folders, warnings = _expand(paths)
+    for path in folders:
         folder = RunFolder(path)
         config = folder.config()
         if folder.finished:
@@ -78,7 +89,7 @@ def _collect(paths: Sequence[Path]) -> dict[str, _Group]:
             rest = {key: value for key, value in config.items() if key != "task"}
             group = groups.setdefault(config_hash(config.get("task", ""), rest), _Group(config))
             group.unfinished.append(config.get("seed", 0))
-    return groups
+    return groups, warnings
 
 
 def _label(config: Mapping[str, Any], name: str, varying: set[str]) -> str:
@@ -117,58 +128,70 @@ def _warn(groups: Mapping[str, _Group]) -> list[str]:
     return warnings
 
 
+def _metric(group: _Group, metric: str | None) -> str:
+    """Metric of a configuration's row: the one that is asked for, or its task's first; empty of unfinished runs."""
+    tests = [result["metrics"]["test"] for result in group.results.values()]
+    return (metric or next(iter(tests[0]))) if tests else ""
+
+
+def _with_metric(groups: Mapping[str, _Group], metric: str | None) -> tuple[dict[str, _Group], list[str]]:
+    """Configurations that have a metric, and a warning of those that have it not."""
+    if metric is None:
+        return dict(groups), []
+    every = {d: [r["metrics"]["test"] for r in group.results.values()] for d, group in groups.items()}
+    kept = {d: group for d, group in groups.items() if all(metric in found for found in every[d])}
+    if not any(every[digest] for digest in kept):
+        names = dict.fromkeys(name for tests in every.values() for found in tests for name in found)
+        raise UsageError(f"no run has the metric {metric!r}. {did_you_mean(metric, list(names))}")
+    left = len(groups) - len(kept)
+    return kept, [f"{left} configurations do not have the metric {metric} and are left out"] if left else []
+
+
 def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | None) -> Table:
     """Compare run folders (or folders of them); see ``tasks.compare``."""
-    groups = _collect(paths)
-    done = [group for group in groups.values() if group.results]
-    if not done:
+    groups, warnings = _collect(paths)
+    if not any(group.results for group in groups.values()):
         raise UsageError(f"no finished run among {len(groups)} configurations; finish one with `hyrel resume FOLDER`")
-    available = list(next(iter(done[0].results.values()))["metrics"]["test"])
-    chosen = metric or available[0]
-    every = [r["metrics"]["test"] for g in done for r in g.results.values()]
-    if metric is None and any(chosen not in metrics for metrics in every):
-        shared = [name for name in available if all(name in metrics for metrics in every)]
-        if not shared:
-            other = next(metrics for metrics in every if chosen not in metrics)
-            raise UsageError(
-                f"these runs have no metric in common: one has {', '.join(available)}, another {', '.join(other)}; compare "
-                "runs of one kind at a time"
-            )
-        raise UsageError(f"not every run has the metric {chosen!r}; give --metric, one of {', '.join(shared)}")
-    if any(chosen not in metrics for metrics in every):
-        raise UsageError(f"not every run has the metric {chosen!r}. {did_you_mean(chosen, available)}")
     options = {key for group in groups.values() for key, _ in flatten(group.config)}
     options |= {key.split(".")[0] for key in options}
     for name in by:
         if name not in options:
             raise UsageError(f"no run has the option {name!r} to --by. {did_you_mean(name, sorted(options))}")
+    groups, left = _with_metric(groups, metric)
+    metrics = {digest: _metric(group, metric) for digest, group in groups.items()}
+    several = len({name for name in metrics.values() if name}) > 1
     every_seed = {seed for group in groups.values() for seed in [*group.results, *group.unfinished]}
     varying = _varying(list(groups.values()))
-    scores = {
-        digest: [group.results[seed]["metrics"]["test"][chosen] for seed in sorted(group.results)]
-        for digest, group in groups.items()
-    }
-    best: dict[str, float] = {}
-    sign = -1 if chosen in SMALLER_IS_BETTER else 1
+    means: dict[str, float] = {}
+    best: dict[tuple[str, str], float] = {}
     for digest, group in groups.items():
-        if scores[digest]:
-            name = _label(group.config, "data", varying)
-            best[name] = max(best.get(name, float("-inf")), sign * mean(scores[digest]))
+        if group.results:
+            means[digest] = mean(_scores(group, metrics[digest]))
+            key = _label(group.config, "data", varying), metrics[digest]
+            best[key] = max(best.get(key, float("-inf")), _sign(metrics[digest]) * means[digest])
     rows = []
     for digest, group in groups.items():
-        values = scores[digest]
-        average = mean(values) if values else None
-        top = average is not None and sign * average == best[_label(group.config, "data", varying)]
-        missing = sorted(every_seed - set(group.results))
+        name, values = metrics[digest], _scores(group, metrics[digest])
+        top = values and _sign(name) * means[digest] == best[_label(group.config, "data", varying), name]
         rows.append(
             [
-                *(_label(group.config, name, varying) for name in by),
+                *(_label(group.config, option, varying) for option in by),
                 digest[:8],
+                *([name] if several else []),
                 str(len(values)),
-                "" if average is None else f"{average:.4f}" + (" *" if top else ""),
+                f"{means[digest]:.4f}" + (" *" if top else "") if values else "",
                 f"{stdev(values):.4f}" if len(values) > 1 else "",
-                ",".join(map(str, missing)),
+                ",".join(map(str, sorted(every_seed - set(group.results)))),
             ]
         )
     rows.sort(key=lambda row: row[: len(by)])
-    return Table([*by, "config", "n", chosen, "deviation", "missing seeds"], rows, _warn(groups))
+    columns = ["metric", "n", "score"] if several else ["n", next(name for name in metrics.values() if name)]
+    return Table([*by, "config", *columns, "deviation", "missing seeds"], rows, [*warnings, *left, *_warn(groups)])
+
+
+def _scores(group: _Group, metric: str) -> list[float]:
+    return [group.results[seed]["metrics"]["test"][metric] for seed in sorted(group.results)]
+
+
+def _sign(metric: str) -> int:
+    return -1 if metric in SMALLER_IS_BETTER else 1

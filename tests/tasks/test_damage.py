@@ -143,14 +143,34 @@ def test_compare_finds_runs_below_and_refuses_two_of_one_seed(small_graph: Path,
         tasks.compare(tmp_path / "runs" / "x", by=("modle",))
 
 
-def test_runs_without_a_common_metric_are_not_compared(small_graph: Path, tmp_path: Path) -> None:
-    start(small_graph, tmp_path / "runs" / "x" / "seed0")
-    start(small_graph, tmp_path / "runs" / "y" / "seed0", evaluate="relation,link")
-    start(small_graph, tmp_path / "runs" / "z" / "seed0", evaluate="relation", monitor="relation_mrr")
-    with pytest.raises(UsageError, match=r"metric 'mrr'; give --metric, one of relation_mrr"):
-        tasks.compare([tmp_path / "runs" / "y", tmp_path / "runs" / "z"])
-    with pytest.raises(UsageError, match=r"no metric in common: one has mrr, .* another relation_mrr"):
-        tasks.compare([tmp_path / "runs" / "x", tmp_path / "runs" / "z"])
+def test_runs_without_a_common_metric_have_one_each(small_graph: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    first = start(small_graph, runs / "x" / "seed0").metrics["test"]["mrr"]
+    both = start(small_graph, runs / "y" / "seed0", evaluate="relation,link").metrics["test"]
+    only = start(small_graph, runs / "z" / "seed0", evaluate="relation", monitor="relation_mrr").metrics["test"]
+    table = tasks.compare(runs)
+    assert table.columns[3:6] == ["metric", "n", "score"]
+    best = max(first, both["mrr"])
+    wanted = {("mrr", f"{value:.4f}{' *' if value == best else ''}") for value in (first, both["mrr"])}
+    assert {(row[3], row[5]) for row in table.rows} == wanted | {("relation_mrr", f"{only['relation_mrr']:.4f} *")}
+    table = tasks.compare(runs, metric="relation_mrr")
+    assert table.columns[4] == "relation_mrr" and len(table.rows) == 2
+    assert table.warnings == ["1 configurations do not have the metric relation_mrr and are left out"]
+    with pytest.raises(UsageError, match=r"no run has the metric 'relation_mr'.*Did you mean 'relation_mrr'"):
+        tasks.compare(runs, metric="relation_mr")
+
+
+def test_runs_inside_a_study_are_its_own(small_graph: Path, tmp_path: Path) -> None:
+    study = tmp_path / "runs" / "subspace-0123abcd"
+    start(small_graph, study / "seed0" / "solutions")
+    with pytest.raises(
+        UsageError, match="1 runs of subspace-0123abcd are parts of a study and left out; name its folder"
+    ):
+        tasks.compare(tmp_path / "runs")
+    assert len(tasks.compare(study).rows) == 1
+    start(small_graph, tmp_path / "runs" / "x" / "seed1", seed=1)
+    table = tasks.compare(tmp_path / "runs")
+    assert len(table.rows) == 1 and table.rows[0][3] == "1" and len(table.warnings) == 1
 
 
 def test_another_number_of_threads_goes_on_with_a_warning(halted: Path, small_graph: Path) -> None:
