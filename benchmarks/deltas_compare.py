@@ -38,7 +38,7 @@ def measure(words: list[str], runs: Path) -> list[dict[str, Any]]:
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    with (runs / "compare-deltas.csv").open(encoding="utf-8") as file:
+    with next(runs.glob("compare-deltas-*/compare-deltas.csv")).open(encoding="utf-8") as file:
         methods = len(list(csv.DictReader(file)))
     results = [json.loads(path.read_text(encoding="utf-8")) for path in runs.glob("*/seed*/result.json")]
     what = f"hyrel run compare-deltas, {methods} rows"

@@ -67,6 +67,9 @@ def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
     if {"-h", "--help"} & set(rest):
         from .config import describe_options
 
+        _out(
+            f"usage: hyrel run {options.task} [--seeds 0,1,2] [--runs FOLDER] [--data-dir FOLDER] [--OPTION VALUE ...]\n"
+        )
         _out(describe_options(_named(config), prog=f"hyrel run {options.task}"))
         return
     if options.out or options.config:
@@ -297,6 +300,13 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    """What to do after an interruption."""
+    if options.command == "run" and options.task in STUDIES:
+        return "the same command goes on where it was"
+    return "a run goes on with `hyrel resume FOLDER`" if options.command in ("run", "resume") else "nothing was kept"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure, 2 for a user's mistake, 130 when interrupted."""
     words = regular(sys.argv[1:] if argv is None else argv)
@@ -319,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hyrel: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:
-        print("hyrel: interrupted; a run goes on with `hyrel resume FOLDER`", file=sys.stderr)  # noqa: T201
+        print(f"hyrel: interrupted; {_how_to_go_on(options)}", file=sys.stderr)  # noqa: T201
         return 130
     except BrokenPipeError:
         _silence_stdout()

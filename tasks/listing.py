@@ -9,8 +9,9 @@ __all__ = ["listing"]
 
 def _tasks() -> list[str]:
     from .api import TASKS
+    from .cli import STUDIES
 
-    return list(TASKS)
+    return [*TASKS, *(f"{name}  many runs, in one report" for name in STUDIES)]
 
 
 def _deltas() -> list[str]:

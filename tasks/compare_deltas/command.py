@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,10 @@ from scipy.stats import t
 
 from tasks.api import run
 from tasks.comparison import Table
-from tasks.config import make_config
+from tasks.config import make_config, to_dict
+from tasks.data.load import load
+from tasks.data.text import Texts
+from tasks.errors import UsageError
 from tasks.folder import atomic_write
 from tasks.report.html import Report
 
@@ -72,7 +77,7 @@ def compare_deltas(
     Parameters
     ----------
     seeds : of every row; intervals need at least two
-    runs : folder of the runs; ``compare-deltas.{csv,html,svg}`` are written there
+    runs : folder of the runs; ``compare-deltas.{csv,html,svg}`` are written into one of this comparison below it
     data_dir : folder of the data sets
     args, **overrides : options of the comparison, as words of the command line or by name
     say : told of every row as it is finished
@@ -84,8 +89,9 @@ def compare_deltas(
     config = make_config(CompareConfig, overrides=overrides, args=args, prog="hyrel run compare-deltas")
     rows: list[Row] = []
     notes: list[str] = []
-    for model in config.models:
-        chosen = methods(config, model)
+    _check_sets(config, data_dir)
+    every = {model: methods(config, model) for model in config.models}
+    for model, chosen in every.items():
         notes += [f"{method.name} on {Path(model).name}: {method.note}" for method in chosen if method.note]
         chosen = [method for method in chosen if not method.note.startswith("left out")]
         rates: dict[str, float | None] = {}
@@ -98,8 +104,32 @@ def compare_deltas(
                 row = _row(config, method, model, data, rates[method.name], seeds, options, cost.get(method.name))
                 rows.append(row)
                 say(_line(row))
-    _write(rows, notes, config, Path(runs), say)
+    _write(rows, notes, config, _folder(config, seeds, Path(runs)), say)
     return rows
+
+
+def _check_sets(config: CompareConfig, data_dir: str | None) -> None:
+    """Load every set once, before the first is trained on.
+
+    Raises
+    ------
+    UsageError : one that is not there or no set of texts, or two of one name, by which runs go.
+    """
+    names = [Path(data).resolve().name for data in config.sets]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--data: two sets are called {twice[0]}; results go by the names")
+    for data in config.sets:
+        if not isinstance(load(data, data_dir, kind="text"), Texts):
+            raise UsageError(f"{data} is no set of texts, which `hyrel ls data` names")
+
+
+def _folder(config: CompareConfig, seeds: Sequence[int], runs: Path) -> Path:
+    """Folder of the tables of one comparison; the number of threads makes no other one."""
+    named = {key: value for key, value in to_dict(config).items() if key != "threads"} | {"seeds": list(seeds)}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
+    folder = runs / f"compare-deltas-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _overrides(config: CompareConfig, method: Method, model: str, data: str, lr: float | None = None) -> dict[str, Any]:
@@ -202,15 +232,15 @@ def _line(row: Row) -> str:
     return f"{Path(row.model).name} {Path(row.data).name} {row.method.name}: {row.metric} {row.mean:.4f}{half}{trained}"
 
 
-def _write(rows: list[Row], notes: list[str], config: CompareConfig, runs: Path, say: Callable[[str], None]) -> None:
+def _write(rows: list[Row], notes: list[str], config: CompareConfig, folder: Path, say: Callable[[str], None]) -> None:
     cells = [_cells(row) for row in rows]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*COLUMNS, "scores"])
     writer.writerows([*line, " ".join(map(repr, row.scores))] for line, row in zip(cells, rows, strict=True))
-    atomic_write(runs / "compare-deltas.csv", text.getvalue())
+    atomic_write(folder / "compare-deltas.csv", text.getvalue())
     figure = chart(rows)
-    atomic_write(runs / "compare-deltas.svg", figure)
+    atomic_write(folder / "compare-deltas.svg", figure)
     report = Report(
         "Delta methods side by side", f"{config.steps} steps of {config.batch_size}, {config.max_train} rows"
     )
@@ -223,4 +253,4 @@ def _write(rows: list[Row], notes: list[str], config: CompareConfig, runs: Path,
     say(Table(COLUMNS, cells).render("table"))
     for note in notes:
         say(note)
-    say(f"{report.save(runs / 'compare-deltas.html')}")
+    say(f"{report.save(folder / 'compare-deltas.html')}")

@@ -8,7 +8,7 @@ from typing import Any
 import deltas
 from tasks.errors import UsageError
 from tasks.text.backbone import load_backbone
-from tasks.text.config import ModelConfig
+from tasks.text.config import BASELINES, ModelConfig
 
 from .config import CONTROLS, CompareConfig
 
@@ -54,13 +54,15 @@ def methods(config: CompareConfig, model: str) -> list[Method]:
 
     Raises
     ------
-    UsageError : a name that is unknown.
+    UsageError : a name that is unknown, or a baseline in place of a backbone.
     """
     words = [word.strip() for word in config.deltas.split(",")]
     names = (
         [name for name in deltas.DELTAS if name not in ("FullFineTuning", "HeadOnly")] if words == ["all"] else words
     )
     names = [name for name in names if name not in CONTROLS]
+    if model in BASELINES:
+        raise UsageError(f"--model {model}: it stands in every comparison; name backbones, minilm for example")
     backbone = load_backbone(ModelConfig(name=model))
     total = sum(p.numel() for p in backbone.parameters())
     found = [Method("majority"), Method("tfidf"), Method("head", 0), Method("full", total)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,7 @@ __all__ = ["SPLITS", "Texts", "bucket", "own_texts", "read_texts", "texts_from_r
 
 SPLITS = ("train", "valid", "test")
 _HELD_OUT = 8
+HEADERS = ("label", "score")  # what the last column of a first line is called where that names the columns
 
 
 @dataclass
@@ -160,12 +162,12 @@ def _own_file(path: Path, split: str) -> str | None:
 
 
 def _own_rows(text: str, where: str, *, comma: bool) -> list[Row]:
-    """Rows ``text, label`` or ``text_a, text_b, label``; a first row that ends in ``label`` or ``score`` is a header."""
+    """Rows ``text, label`` or ``text_a, text_b, label``; a first row that ends in one of ``HEADERS`` is a header."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     width = len(next(csv.reader([first]), [])) if comma else first.count("\t") + 1
     places: tuple[int, int | None, int] = (0, 1, 2) if width == 3 else (0, None, 1)
     rows = (comma_rows if comma else tab_rows)(text, where, places=places, columns=(3,) if width == 3 else (2,))
-    return rows[1:] if rows and rows[0].label.lower() in ("label", "score") else rows
+    return rows[1:] if rows and rows[0].label.lower() in HEADERS else rows
 
 
 def own_texts(path: Path) -> Texts:
@@ -194,7 +196,7 @@ def own_texts(path: Path) -> Texts:
     if len(set(widths.values())) > 1:
         single, pairs = (next(n for n, wide in widths.items() if wide == kind) for kind in (False, True))
         raise UsageError(f"{path}: {single} holds single texts and {pairs} pairs of texts")
-    numbers = bool(rows) and all(_is_number(row.label) for row in rows) and any("." in row.label for row in rows)
+    numbers = _are_numbers([row.label for row in rows], path)
     form = Format(
         partial(tab_rows, places=(0, None, 1), columns=(2,)),
         span=(-inf, inf) if numbers else None,
@@ -202,8 +204,39 @@ def own_texts(path: Path) -> Texts:
         split="published" if len(files) == len(SPLITS) else "held out",
     )
     data = texts_from_rows(path.resolve().name, files, form, where=f"{path}/")
+    data.warnings += [] if numbers else _single_headers(files)
     data.split = "own" if form.split == "published" else "own; a tenth of train is valid, by hash"
     return data
+
+
+def _are_numbers(labels: list[str], path: Path) -> bool:
+    """Whether the set is a regression.
+
+    Raises
+    ------
+    UsageError : all but a few labels are numbers with a decimal point.
+    """
+    others = [label for label in labels if not _is_number(label)]
+    broken = [label for label in labels if _is_number(label) and "." in label]
+    if others and len(others) < 0.1 * len(labels) and len(broken) > len(labels) / 2:
+        raise UsageError(
+            f"{path}: labels are numbers, but for {len(others)} such as {others[0]!r}: mend or leave them out"
+        )
+    return bool(broken) and not others
+
+
+def _single_headers(files: Mapping[str, list[Row]]) -> list[str]:
+    """Warnings of first lines whose label stands there alone, as a header's does."""
+    found = []
+    everywhere = Counter(row.label for rows in files.values() for row in rows)
+    tops = Counter(rows[0].label for rows in files.values() if rows)
+    for name, rows in files.items():
+        if len(rows) > 3 and everywhere[rows[0].label] == tops[rows[0].label]:
+            found.append(
+                f"{name}, line {rows[0].line}: the label {rows[0].label!r} stands on first lines alone; is it a header? The "
+                f"last column of one is called {' or '.join(HEADERS)}"
+            )
+    return found
 
 
 def _is_number(text: str) -> bool:

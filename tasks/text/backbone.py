@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import lorentz.hf  # its models are known to AutoModel from here on
@@ -139,7 +140,7 @@ def load_backbone(config: ModelConfig) -> Any:
                     source, config=settings, dtype=torch.float32, local_files_only=True, output_loading_info=True
                 )
                 missing = [name for name in info["missing_keys"] if not name.endswith("_extra_state")]
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UsageError(f"--model.name {config.name}: transformers cannot load it: {_line(error)}") from None
     if settings.is_encoder_decoder:
         model = model.get_encoder()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.text import Texts
+from tasks.errors import UsageError
 
 from .metrics import scores
 
@@ -43,11 +44,21 @@ class Majority(nn.Module):
         return self.output.expand(self.sizes[split], -1).cpu()
 
 
-def _vectorizer() -> Any:
+def _fitted(texts: list[str]) -> Any:
+    """Terms of two texts or more; where there are none, all."""
+    for least in (2, 1):
+        try:
+            return _vectorizer(least).fit(texts)
+        except ValueError:  # no terms remain
+            continue
+    raise UsageError("--model tfidf: no training text has a letter, digit or sign")
+
+
+def _vectorizer(least: int) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    shared = {"sublinear_tf": True, "min_df": 2, "lowercase": True}
+    shared = {"sublinear_tf": True, "min_df": least, "lowercase": True}
     return make_union(
         TfidfVectorizer(analyzer="word", ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", **shared),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **shared),
@@ -63,11 +74,10 @@ def tfidf_features(data: Texts, rows: Mapping[str, np.ndarray]) -> dict[str, sp.
     def chosen(texts: Mapping[str, list[str]], split: str) -> list[str]:
         return [texts[split][i] for i in rows[split]]
 
-    vectorizer = _vectorizer()
     if data.second is None:
-        vectorizer.fit(chosen(data.first, "train"))
+        vectorizer = _fitted(chosen(data.first, "train"))
         return {split: sp.csr_matrix(vectorizer.transform(chosen(data.first, split))) for split in rows}
-    vectorizer.fit(chosen(data.first, "train") + chosen(data.second, "train"))
+    vectorizer = _fitted(chosen(data.first, "train") + chosen(data.second, "train"))
     made = {}
     for split in rows:
         u, v = (vectorizer.transform(chosen(texts, split)) for texts in (data.first, data.second))

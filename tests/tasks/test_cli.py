@@ -247,3 +247,23 @@ def test_a_hierarchy_is_no_knowledge_graph(tmp_path: Path, capsys: pytest.Captur
     for task in ("kg", "similarity"):
         assert main(["run", task, "--data", str(edges), "--runs", str(tmp_path)]) == 2
         assert "is no knowledge graph" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["run", "compare-deltas"], "the same command goes on"),
+        (["run", "kg"], "a run goes on with `hyrel resume FOLDER`"),
+        (["doctor"], "nothing was kept"),
+    ],
+)
+def test_an_interruption_says_how_to_go_on(
+    words: list[str], hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("_run", "_doctor"):
+        monkeypatch.setattr(f"tasks.cli.{name}", stop)
+    assert main(words) == 130
+    assert f"hyrel: interrupted; {hint}" in capsys.readouterr().err

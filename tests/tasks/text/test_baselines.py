@@ -108,3 +108,12 @@ def test_classes_that_few_shots_never_show_are_never_predicted(tmp_path: Path) -
     weight, bias = _logistic(sp.csr_matrix(x), np.zeros(40, int), 1.0, 5)
     assert set(np.argmax(x @ weight.T + bias, 1)) == {0}
     assert TextTask.kind == "text"
+
+
+@pytest.mark.parametrize("texts", [("alpha\tone", "beta\ttwo"), ("alpha\tone", "beta\ttwo", "gamma\ttwo")])
+def test_tfidf_of_texts_without_a_common_term_takes_all_terms(texts: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.tsv").write_text("\n".join(texts) + "\n")
+    assert start(folder, tmp_path / "runs", "tfidf").metrics["test"]["accuracy"] == 1.0

@@ -40,11 +40,12 @@ def test_rows_are_the_runs(toy: Path, backbones: dict[str, str], tmp_path: Path)
         assert row.half == pytest.approx(t.ppf(0.975, 1) * stdev(row.scores) / 2**0.5)
         assert all(any(score == result["metrics"]["test"]["accuracy"] for result in found) for score in row.scores)
     assert next(row for row in rows if row.method.name == "majority").mean == 0.5
-    with (tmp_path / "runs" / "compare-deltas.csv").open() as file:
+    (folder,) = (tmp_path / "runs").glob("compare-deltas-*")
+    with (folder / "compare-deltas.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [float(line["score"]) for line in table] == [round(row.mean, 4) for row in rows]
-    assert (tmp_path / "runs" / "compare-deltas.svg").read_text().count(">LoRA<") == 2
-    assert "LoRA" in (tmp_path / "runs" / "compare-deltas.html").read_text()
+    assert (folder / "compare-deltas.svg").read_text().count(">LoRA<") == 2
+    assert "LoRA" in (folder / "compare-deltas.html").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
     again = compare_deltas(seeds=[0, 1], runs=tmp_path / "runs", **options)
     assert [row.scores for row in again] == [row.scores for row in rows]
@@ -106,6 +107,10 @@ def test_costs(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
         (["--lr_factors", "1,x"], "numbers by commas"),
         (["--budget", "3"], "the budget is 3"),
         (["--model", "minilmm"], "minilm"),
+        (["--model", "{bert},tfidf"], "stands in every comparison"),
+        (["--data", "{toy},{toy}s"], "toys"),
+        (["--data", "{toy},./x/toy"], "two sets are called toy"),
+        (["--data", "{toy},taxonomy"], "taxonomy"),
         (["--stpes", "3"], "Did you mean 'steps'"),
         (["--out", "x"], "takes --runs"),
     ],
@@ -118,9 +123,21 @@ def test_mistakes(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = [] if "--model" in options else ["--model", backbones["bert"]]
-    assert main(["run", "compare-deltas", "--data", str(toy), "--runs", str(tmp_path), *model, *options]) == 2
+    given = {"model": backbones["bert"], "data": str(toy), "runs": str(tmp_path / "runs")}
+    words = [word for name, value in given.items() for word in (f"--{name}", value) if f"--{name}" not in options]
+    options = [word.format(bert=backbones["bert"], toy=toy) for word in options]
+    assert main(["run", "compare-deltas", *words, *options]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()  # said before anything is trained
+
+
+def test_tables_of_two_comparisons_stand_side_by_side(toy: Path, backbones: dict[str, str], tmp_path: Path) -> None:
+    for method in ("LoRA", "BitFit"):
+        compare_deltas(
+            runs=tmp_path, **{**SMALL, "model": backbones["bert"], "data": str(toy), "deltas": method, "steps": 2}
+        )
+    tables = [path.read_text() for path in tmp_path.glob("compare-deltas-*/compare-deltas.csv")]
+    assert len(tables) == 2 and ("LoRA" in tables[0]) != ("LoRA" in tables[1])
 
 
 def test_all_methods(backbones: dict[str, str]) -> None:

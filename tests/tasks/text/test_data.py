@@ -311,3 +311,29 @@ def test_what_is_wrong_with_ones_own_files_is_said(files: dict[str, str], messag
 def test_texts_that_are_trained_on_and_evaluated_are_counted(tmp_path: Path) -> None:
     data = own_texts(own(tmp_path / "o", train_tsv="a\t1\nb\t0\n", valid_tsv="c\t1\n", test_tsv="a\t1\nd\t0\n"))
     assert data.warnings == ["1 of 2 test texts of o are training texts too"]
+
+
+def written(folder: Path, **splits: list[str]) -> Texts:
+    for split, lines in splits.items():
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return own_texts(folder)
+
+
+def test_a_label_on_first_lines_alone_may_be_a_header(tmp_path: Path) -> None:
+    rows = {split: [f"{split} good\tyes", f"{split} bad\tno", f"{split} fair\tyes"] for split in SPLITS}
+    assert written(tmp_path, **rows).warnings == []
+    data = written(tmp_path, **{split: ["text\tsentiment", *lines] for split, lines in rows.items()})
+    said = [line for line in data.warnings if "is it a header" in line]
+    assert [line.split(":")[0] for line in said] == [f"{split}.tsv, line 1" for split in SPLITS]
+    assert "'sentiment' stands on first lines alone" in said[0] and "label or score" in said[0]
+    data = written(tmp_path, **{split: ["text\tlabel", *lines] for split, lines in rows.items()})
+    assert data.warnings == [] and data.labels == ["no", "yes"]
+
+
+@pytest.mark.parametrize("odd", ["nan", "high"])
+def test_a_label_that_is_no_number_among_numbers(odd: str, tmp_path: Path) -> None:
+    rows = {split: [f"{split} {i}\t{i / 4}" for i in range(9)] for split in SPLITS}
+    assert written(tmp_path, **rows).kind == "regression"
+    rows["test"].append(f"odd\t{odd}")
+    with pytest.raises(UsageError, match=f"labels are numbers, but for 1 such as '{odd}'"):
+        written(tmp_path, **rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import AutoModel
 
 from deltas.storage import fingerprint
 from lorentz.hf import LorentzConfig, LorentzForSequenceClassification, LorentzModel
+from tasks.errors import UsageError
 from tasks.text.backbone import load_backbone, longest
 from tasks.text.config import ModelConfig
 from tasks.text.metrics import scores
@@ -176,3 +178,10 @@ def test_constant_and_non_finite_predictions() -> None:
     constant = scores("classification", np.array([0, 1, 1]), np.array([[1.0, 0.0]] * 3), 2)
     assert constant["f1"] == constant["mcc"] == 0.0 and constant["accuracy"] == pytest.approx(1 / 3)
     assert all(np.isnan(v) for v in scores("classification", np.array([0]), np.array([[np.nan, 0.0]]), 2).values())
+
+
+def test_broken_weights_are_one_line(backbones: dict[str, str], tmp_path: Path) -> None:
+    broken = shutil.copytree(backbones["bert"], tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(UsageError, match=r"broken: transformers cannot load it: .*eader"):
+        load_backbone(ModelConfig(name=str(broken)))
