@@ -9,16 +9,21 @@ from tasks.data.load import load
 from tasks.data.several import read_several
 from tasks.data.text import Texts
 from tasks.errors import UsageError
+from tasks.folder import RunFolder
 from tasks.registry import did_you_mean
 
 from .config import StudyConfig
 from .study import Method
 
-__all__ = ["check_methods", "check_sets"]
+__all__ = ["check_methods", "check_sets", "check_unchanged"]
 
 
-def check_sets(config: StudyConfig, data_dir: str | None) -> None:
+def check_sets(config: StudyConfig, data_dir: str | None) -> list[Texts]:
     """Load every set once.
+
+    Returns
+    -------
+    The seen sets and the unseen ones.
 
     Raises
     ------
@@ -37,6 +42,26 @@ def check_sets(config: StudyConfig, data_dir: str | None) -> None:
             )
         if len(data.labels) < 2:
             raise UsageError(f"all texts of {data.name} have the label {data.labels[0]}")
+    return found
+
+
+def check_unchanged(folder: Path, sets: Sequence[Texts]) -> None:
+    """Compare the sets with what the solutions of a study were trained on.
+
+    Raises
+    ------
+    UsageError : some have changed since; names all at once.
+    """
+    changed = {}
+    for data in sets:
+        runs = [RunFolder(path.parent) for path in folder.glob(f"seed*/solutions/{data.name}/*/result.json")]
+        if old := [run for run in runs if run.result()["data"]["sha256"] != data.sha256]:
+            changed[data.name] = len(old)
+    if changed:
+        raise UsageError(
+            f"{' and '.join(changed)} changed since the study in {folder} was begun, of which {sum(changed.values())} "
+            "solutions are of the old content: choose another --runs, or delete that folder"
+        )
 
 
 def check_methods(config: StudyConfig, methods: Sequence[Method]) -> None:

@@ -18,7 +18,7 @@ from tasks.report.html import Column, Report, format_cell
 from tasks.runner import cpu_threads
 
 from .cells import Cell, solvable
-from .checks import check_methods, check_sets
+from .checks import check_methods, check_sets, check_unchanged
 from .config import StudyConfig
 from .figures import contours, heat_map
 from .planes import Planes, planes_of
@@ -90,7 +90,7 @@ def study_subspace(
     for method in methods:
         say(f"{method.label}: {method.parameters:,} numbers")
     check_methods(config, methods)
-    check_sets(config, data_dir)
+    check_unchanged(folder, check_sets(config, data_dir))
     with locked(folder, "choose another --runs"), cpu_threads(config.threads):
         result = _study(config, methods, seeds, folder, data_dir, say)
         _write(result, say)

@@ -211,6 +211,7 @@ def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str
 
 def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[str, str], tmp_path: Path) -> None:
     said: list[str] = []
+    sets = {name: str(shutil.copytree(folder, tmp_path / name)) for name, folder in sets.items()}
     result = study_subspace(seeds=[0, 1], runs=tmp_path, say=said.append, **options(sets, backbones["bert"]))
     kinds = {"joint", "random", "pca", "shuffled"}
     assert {cell.kind for cell in result.cells} == kinds
@@ -230,6 +231,11 @@ def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[
     assert again.planes == result.planes
     assert ledger.read_text() == text
     with locked(result.folder, "wait"), pytest.raises(RunError, match="another process is running"):
+        study_subspace(seeds=[0], runs=tmp_path, **options(sets, backbones["bert"]))
+    for name in ("one", "three"):
+        with (Path(sets[name]) / "valid.tsv").open("a") as file:
+            file.write(f"one more\t{SETS[name][2]}\n")
+    with pytest.raises(UsageError, match=r"one and three changed since .* of which 8 solutions are of the old content"):
         study_subspace(seeds=[0], runs=tmp_path, **options(sets, backbones["bert"]))
 
 
