@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -96,7 +95,7 @@ class Host:
         _require_paths(roles)
         self.model, self.paths, self.family, self.guessed = model, dict(roles), family, False
         self._found = self._search(roles)
-        if not self._found:
+        if roles and not self._found:
             raise DeltaError(
                 f"no module of this {type(model).__name__} plays a role of the host {family!r}, whose paths are "
                 f"{', '.join(list(roles.values())[:4])}, ... Its modules: {', '.join(self._names()[:12])}, ..."
@@ -158,6 +157,8 @@ class Host:
                 number = next((int(name) for name in role.split(".") if name.isdigit()), -1)
                 chosen.append(Place(role, role, number, ""))
                 continue
+            if not fitting and not self.paths:
+                raise DeltaError(self._unmapped(role))
             if not fitting:
                 raise DeltaError(
                     f"no module of this {type(self.model).__name__} (host {self.family!r}) plays the role {role!r}. "
@@ -171,6 +172,15 @@ class Host:
                 raise DeltaError(f"layers {missing} do not exist; this host has layers {have}")
             chosen = [p for p in chosen if p.layer in layers]
         return sorted(chosen, key=lambda p: (p.stack, p.layer))
+
+    def _unmapped(self, role: str) -> str:
+        kind, names = _family(self.model), self._names()
+        example = f"host={{'{role}': 'blocks.*.q', ...}}"
+        return (
+            f"no role map for this {type(self.model).__name__}{f' (model_type {kind!r})' if kind else ''}, so no module "
+            f"plays the role {role!r}. Known hosts: {', '.join(HOSTS)}. Pass a map of yours, {example}, "
+            f"or paths as roles; its modules: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+        )
 
     def has(self, role: str) -> bool:
         """Whether some module plays `role`."""
@@ -192,32 +202,28 @@ def host_of(model: nn.Module, host: Host | str | Mapping[str, str] | None = None
 
     Raises
     ------
-    DeltaError : no family fits; lists them and the modules of the model.
+    DeltaError : an unknown name, or a map of which nothing fits. A model that fits no family has a host without roles, on
+        which methods act that need none, or are given paths.
     """
     if isinstance(host, Host):
         return host if host.model is model else Host(model, host.paths, family=host.family)
     if isinstance(host, Mapping):
         return Host(model, host, family="explicit")
-    if host is None:
-        config: Any = getattr(model, "config", None)
-        host = getattr(config, "model_type", None)
-        if host is None and (inner := [m for m in model.children() if hasattr(m, "config")]):
-            host = getattr(inner[0].config, "model_type", None)
-    if host in HOSTS:
-        return Host(model, HOSTS[host], family=host)
-    if host is not None and not hasattr(model, "config"):
+    if host is not None and host not in HOSTS:
         raise DeltaError(f"unknown host {host!r}. {nearest(host, HOSTS)}")
-    guess = _guess(model)
-    if guess is None:
-        names = [name for name, _ in model.named_modules() if name]
-        raise DeltaError(
-            f"no role map for this {type(model).__name__}"
-            + (f" (model_type {host!r})" if host else "")
-            + f". Known hosts: "
-            f"{', '.join(HOSTS)}. Pass a map of yours, host={{'attention.query': 'blocks.*.q', ...}}; its modules: "
-            f"{', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
-        )
-    return guess
+    family = _family(model) if host is None else host
+    if family in HOSTS:
+        return Host(model, HOSTS[family], family=family)
+    return _guess(model) or Host(model, {}, family="none")
+
+
+def _family(model: nn.Module) -> str | None:
+    """``model_type`` of a model, or of the first part of it that has one."""
+    for module in (model, *model.children()):
+        if config := getattr(module, "config", None):
+            kind: str | None = getattr(config, "model_type", None)
+            return kind
+    return None
 
 
 def _guess(model: nn.Module) -> Host | None:

@@ -90,12 +90,8 @@ def _today(key: str) -> str:
 
 def _host(model: nn.Module, host: Host | str | Mapping[str, str] | None, paths: list[str]) -> Host:
     """The host; of a model of no known family the layers themselves, which is enough for methods of layers."""
-    try:
-        return host_of(model, host)
-    except DeltaError:
-        if host is not None or not paths:
-            raise
-        return host_of(model, {path: path for path in paths})
+    found = host_of(model, host)
+    return found if found.roles or not paths else host_of(model, {path: path for path in paths})
 
 
 def _paths(config: Mapping[str, Any], model: nn.Module, values: dict[str, Tensor]) -> list[str]:

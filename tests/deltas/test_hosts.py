@@ -150,3 +150,15 @@ print("mine" in deltas.HOSTS)
     assert "got None" in said[1]
     assert "by name" in said[2] and "got a Tensor" in said[2]
     assert said[3] == "False"
+
+
+def test_a_model_of_no_family_takes_what_needs_no_roles() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    for spec in (deltas.BitFit(), FullFineTuning(), LoRA(rank=1, roles=("0", "2"))):
+        assert deltas.check(model, spec, {"input": torch.ones(3, 4)})
+    with pytest.raises(
+        DeltaError, match=r"no role map for this Sequential, so no module plays the role 'attention\.query'"
+    ):
+        deltas.attach(model, LoRA(rank=1))
+    with pytest.raises(DeltaError, match=r"unknown host 'bertt'\. Did you mean 'bert'"):
+        host_of(backbone("bert"), "bertt")
