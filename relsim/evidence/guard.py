@@ -26,6 +26,8 @@ TEXT, FACTS, NEURAL = "phrases and arguments", "shared facts", "neural KL"
 POLARITY, VOICE, CONTRADICTED, SWAPPED = "polarity", "voice", "contradiction", ", arguments swapped"
 # With fewer facts, or fewer expected common ones, sharing none says nothing and the words decide.
 _FEW, _LEAST_EXPECTED = 15, 3.0
+# What words say rests on how phrases differ from all others; of fewer phrases the facts alone decide.
+_PHRASES = 3
 # What is left of a probability after a veto: 0 of 487 pairs of samples of one relation were vetoed, so less than 1 in 100.
 _VETOED = 0.01
 # Words alone do not merge a pair that should have a common fact by now and has none.
@@ -58,7 +60,8 @@ class Guard:
 
     Both phrases have ``min_facts`` facts and there is a neural similarity: neural KL. Otherwise at least 15 facts, and
     three common facts to be expected of two samples of one relation: shared facts and count KL. Otherwise the words,
-    the arguments' words and types, and the encoder, which merge no pair that should have a common fact and has none. Then
+    the arguments' words and types, and the encoder, which merge no pair that should have a common fact and has none, and
+    are not asked where there are two phrases alone, since they say how these differ from all others. Then
     contradiction, voice (own, is owned by) and polarity overrule.
 
     Parameters
@@ -106,7 +109,8 @@ class Guard:
         if self.neural is not None and not swapped:
             by_neural = self.neural.decides(i, j)
         told = found.expected >= _LEAST_EXPECTED
-        by_facts = ~by_neural & (rich | ((smaller >= _FEW) & (told | self.off)))
+        alone = len(support) < _PHRASES
+        by_facts = ~by_neural & (rich | ((smaller >= _FEW) & (told | self.off)) | alone)
         p = np.zeros(len(i))
         words = np.full(len(i), TEXT + (SWAPPED if swapped else ""), dtype=object)
         text = text_regime(types=self.profiles.types is not None, encoder=self.encoded is not None and not swapped)
@@ -120,7 +124,8 @@ class Guard:
             if len(rows):
                 self.used.add(regime)
                 p[rows] = load_calibration(regime).probability(self._features(regime, at, rows, found, swapped))
-        doubted = ~by_neural & ~by_facts & (found.expected >= _ONE_FACT) & (found.head.agreed == 0) & (not self.off)
+        unsure = ~by_facts & (found.expected >= _ONE_FACT) | alone
+        doubted = ~by_neural & unsure & (found.head.agreed == 0) & (not self.off)
         p[doubted] = np.minimum(p[doubted], _DOUBTED)
         words[by_facts] = FACTS + (SWAPPED if swapped else "")
         words[by_neural] = NEURAL

@@ -275,3 +275,24 @@ def test_an_encoder_and_types_are_evidence() -> None:
     assert redundancy(facts, types="induced").provenance["calibration"].keys() == {"text+types"}  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="the encoder returned shape"):
         redundancy(facts, encoder=lambda texts: np.zeros(3))
+
+
+@pytest.mark.parametrize("phrases", [("wrote", "is the author of"), ("wrote", "has written"), ("bought", "acquired")])
+@pytest.mark.parametrize("facts", [5, 9, 30])
+def test_two_phrases_of_the_same_facts_are_equivalent_with_and_without_others(
+    phrases: tuple[str, str], facts: int
+) -> None:
+    rows = [(f"author {i}", phrase, f"book {i}") for i in range(facts) for phrase in phrases]
+    more = [(f"city {i % 5}", f"verb{i % 4} with", f"river {i}") for i in range(40)]
+    for given in (rows, rows + more):
+        result = relsim.redundancy(Facts.from_triples(given))
+        pairs = result.pairs
+        (place,) = [n for n in range(len(pairs["rel_a"])) if {pairs["rel_a"][n], pairs["rel_b"][n]} == set(phrases)]
+        assert pairs["kind"][place] == "equivalent" and pairs["p_redundant"][place] > 0.9
+
+
+@pytest.mark.parametrize("facts", [1, 5, 9, 20])
+def test_two_phrases_of_other_facts_are_different(facts: int) -> None:
+    rows = [(f"author {i}", "wrote", f"book {i}") for i in range(facts)]
+    rows += [(f"author {i}", "lives in", f"city {i}") for i in range(facts)]
+    assert list(redundancy(Facts.from_triples(rows)).pairs["kind"]) in ([], ["different"])
