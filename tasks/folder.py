@@ -85,6 +85,11 @@ def locked(path: Path, otherwise: str) -> Iterator[None]:
         yield
 
 
+def _place(config: Mapping[str, Any]) -> Path | None:
+    """Where the data of a configuration lies, whose content the runner compares."""
+    return Path(config["data"]).resolve() if isinstance(config.get("data"), str) else None
+
+
 class RunFolder:
     """One run's folder: ``config.yaml``, ``env.json``, ``metrics.jsonl``, ``checkpoints/``, weights, ``result.json``.
 
@@ -139,8 +144,11 @@ class RunFolder:
         ------
         UsageError : it holds that of another one; the differing fields are named.
         """
+        before = self.config()
+        if _place(before) == _place(config):  # ./set and ./set/ are one
+            config = {**config, "data": before["data"]}
         # Another number of threads is no other run: the runner warns of it.
-        changed = [line for line in differences(self.config(), config) if not line.startswith("train.threads:")]
+        changed = [line for line in differences(before, config) if not line.startswith("train.threads:")]
         if changed:
             raise UsageError(
                 f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "

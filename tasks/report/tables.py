@@ -7,6 +7,7 @@ import difflib
 import html
 import io
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
@@ -52,7 +53,9 @@ def _terminal(columns: Row, rows: Sequence[Row], numeric: Sequence[bool], width:
     for row in rows:
         table.add_row(*map(Text, row))
     out = io.StringIO()
-    Console(file=out, width=width, highlight=False).print(table)
+    # Rows are not folded in a file or a pipe, which have no width.
+    wide = shutil.get_terminal_size((1000, 24)).columns if width is None else width
+    Console(file=out, width=wide, highlight=False).print(table)
     return out.getvalue()
 
 

@@ -25,7 +25,8 @@ TRAIN = {"epochs": 4, "batch_size": 16, "eval_every": 2, "lr": 0.02, "clip": 1.0
 
 def start(graph: Path, out: Path, **overrides: Any) -> tasks.Result:
     options: dict[str, Any] = {"checkpoint_seconds": 0.0, "quiet": True, "train": TRAIN, **overrides}
-    return tasks.run("kg", data=str(graph), out=out, model={"dim": 6}, negatives={"count": 8}, **options)
+    options = {"data": str(graph), **options}
+    return tasks.run("kg", out=out, model={"dim": 6}, negatives={"count": 8}, **options)
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -176,6 +177,12 @@ def test_a_finished_run_is_read_while_another_process_has_its_folder(small_graph
         assert start(small_graph, tmp_path / "run").values == first.values
         with pytest.raises(UsageError, match=r"another configuration.*train\.lr"):
             start(small_graph, tmp_path / "run", train={**TRAIN, "lr": 0.03})
+
+
+def test_data_by_another_spelling_of_its_path_are_the_same(small_graph: Path, tmp_path: Path) -> None:
+    first = start(small_graph, tmp_path / "run")
+    for place in ("{}/", "{}/../" + small_graph.name):
+        assert start(Path("x"), tmp_path / "run", data=place.format(small_graph)).values == first.values
 
 
 def test_two_processes_do_not_share_a_folder(small_graph: Path, tmp_path: Path) -> None:

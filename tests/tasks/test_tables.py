@@ -4,7 +4,10 @@ import csv
 import html.parser
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -75,6 +78,10 @@ def test_text_and_terminal_tables_keep_every_cell():
         assert all(cell in text for cell in ("[bold]x[/bold]", "0.500", "0.250", "22", *COLUMNS))
     narrow = render(["phrase"], [("abcdefghij" * 3,)], "table", width=20)
     assert re.sub(r"[^a-j]", "", narrow.split("┡")[1]) == "abcdefghij" * 3
+    code = "from tasks.report.tables import render; print(render(['phrase'], [('abcdefghij' * 12,)], 'table'))"
+    env = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    piped = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert "abcdefghij" * 12 in piped  # a pipe has no width
 
 
 @pytest.mark.parametrize("name", FORMATS)
