@@ -57,6 +57,6 @@ def load_delta(model: TextModel, start: str, *, train: bool) -> None:
     try:
         deltas.load(model.backbone, _folder(start), name=DELTA)
     except deltas.DeltaError as error:
-        raise UsageError(f"--delta.start {start}: {error}") from None
+        raise UsageError(f"--delta.start {start}: {str(error).removesuffix(', or pass force=True')}") from None
     if not train:
         model.backbone.requires_grad_(False)
