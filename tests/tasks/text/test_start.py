@@ -133,7 +133,8 @@ def test_what_does_not_fit_is_refused(
         assert not (tmp_path / "runs").exists()
 
     folder = str(source.folder)
-    refused(r"--delta.start .* belongs to another backbone .*: load the model that it was trained on$", kind="twin", delta={"start": folder})
+    other = r"--delta.start .* belongs to another backbone .*: load the model that it was trained on$"
+    refused(other, kind="twin", delta={"start": folder})
     refused("--delta.start nowhere: no delta.json in nowhere", delta={"start": "nowhere"})
     refused(r"the stored delta is LoRA\+BitFit", delta={"name": "LoRA", "start": folder})
     refused("--delta.rank beside --delta.start", delta={"rank": 4, "start": folder})
