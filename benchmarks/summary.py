@@ -79,6 +79,13 @@ FAMILIES = (
         "{data}, {metric} x 100, {split}",
         {"Lorentz GCN": "ours", "GCN": "twin", "Lorentz GCN, flat limit": "flat limit"},
     ),
+    Family(
+        "Delta tuning of the matched pair",
+        r"deltas_(pair|rest|combinations)",
+        r"(?P<model>lorentz-small|euclidean-small), (?P<data>[^,]+), (?P<method>[^:]+): test (?P<metric>\w+)",
+        "{data}, {method}, {metric}",
+        {"lorentz-small": "ours", "euclidean-small": "twin"},
+    ),
 )  # fmt: skip
 
 
