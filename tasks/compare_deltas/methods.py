@@ -54,7 +54,7 @@ def methods(config: CompareConfig, model: str) -> list[Method]:
 
     Raises
     ------
-    UsageError : a name that is unknown, or a baseline in place of a backbone.
+    UsageError : a name that is unknown, or a method that the only backbone cannot take, or a baseline in place of a backbone.
     """
     words = [word.strip() for word in config.deltas.split(",")]
     names = (
@@ -67,10 +67,11 @@ def methods(config: CompareConfig, model: str) -> list[Method]:
     total = sum(p.numel() for p in backbone.parameters())
     found = [Method("majority"), Method("tfidf"), Method("head", 0), Method("full", total)]
     for name in names:
+        known = all(part.strip() in deltas.DELTAS for part in name.split("+"))
         try:
             found.append(_sized(backbone, name, config.budget))
         except deltas.DeltaError as error:
-            if words != ["all"]:
+            if words != ["all"] and not (known and len(config.models) > 1):
                 raise UsageError(f"--deltas {name} on {model}: {error}") from None
             found.append(Method(name, None, note=f"left out: {error}"))
     return found

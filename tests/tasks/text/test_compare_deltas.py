@@ -140,6 +140,18 @@ def test_tables_of_two_comparisons_stand_side_by_side(toy: Path, backbones: dict
     assert len(tables) == 2 and ("LoRA" in tables[0]) != ("LoRA" in tables[1])
 
 
+def test_a_method_that_one_of_two_backbones_cannot_take(backbones: dict[str, str]) -> None:
+    from tasks.compare_deltas.config import CompareConfig
+
+    both = CompareConfig(model=f"{backbones['lorentz']},{backbones['twin']}", deltas="HypLoRA,LoRA")
+    left = {model: [m.name for m in methods(both, model) if m.note.startswith("left out")] for model in both.models}
+    assert left == {backbones["lorentz"]: ["HypLoRA"], backbones["twin"]: []}
+    with pytest.raises(UsageError, match="HypLoRA takes Euclidean features"):
+        methods(CompareConfig(model=backbones["lorentz"], deltas="HypLoRA"), backbones["lorentz"])
+    with pytest.raises(UsageError, match="Did you mean 'LoRA'"):
+        methods(CompareConfig(model=both.model, deltas="LoRa"), backbones["lorentz"])
+
+
 def test_all_methods(backbones: dict[str, str]) -> None:
     """``all`` leaves out what a backbone cannot take, and says why."""
     from tasks.compare_deltas.config import CompareConfig
