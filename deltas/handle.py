@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from .base import Combination, Delta, Site
 from .errors import DeltaError
 from .folding import fold, unfold
 from .nesting import mark, refuse_nested, unmark
+from .off import Off
 from .vector import applied, begin, flatten, start_of, unflatten
 
 __all__ = ["Handle", "handles"]
@@ -237,7 +237,7 @@ class Handle:
             statistics.restore(self.model, values)
 
     @torch.no_grad()
-    def disable(self) -> _Off:
+    def disable(self) -> Off:
         """Let the backbone act without the delta; ``with handle.disable():`` for a while."""
         self._require_attached()
         if self.merged:
@@ -249,7 +249,7 @@ class Handle:
                 if site.part is not None:
                     taps.switch(site, self._key(site), False)
             self.active = False
-        return _Off(self, was)
+        return Off(self, was)
 
     @torch.no_grad()
     def enable(self) -> None:
@@ -390,19 +390,3 @@ class Handle:
         from .storage import save
 
         save(self, folder)
-
-
-class _Off:
-    """What ``disable()`` returns: turns the delta on again at the end of a ``with`` block."""
-
-    def __init__(self, handle: Handle, was: bool) -> None:
-        self.handle, self.was = handle, was
-
-    def __enter__(self) -> Handle:
-        return self.handle
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.was:
-            self.handle.enable()
