@@ -1,7 +1,7 @@
 """The unified subspace of delta methods on real sets, with its controls.
 
     python -m benchmarks.subspace [--part pair|unequal|single|minilm|quick|geometries|finetuning] [--seeds 0-2] [--runs runs]
-        [--dims 1,4,16,100] [--steps N] [--threads 1]
+        [--dims 1,4,16,100] [--steps N] [--threads 1] [--model lorentz-small]
 
 ``pair``: Adapter, LoRA and PrefixTuning of equal size on each backbone of the matched pair, six seen and four unseen sets,
 1,000 rows and 300 steps a solution. ``unequal``: the same with the methods' own sizes, at 4 dimensions. ``single``: the
@@ -9,7 +9,7 @@ subspace of one set. ``minilm``: one set and few shots on MiniLM; ``quick``: one
 ``geometries``: methods of both backbones in one subspace, so that solutions of one geometry are read by the other.
 ``finetuning``: full fine-tuning as one more method, through Fastfood. Finished work in the runs folder is used again.
 Published figures (Yi et al. 2022, of T5 on other tasks) stand beside the plain joint rows for orientation. Results:
-benchmarks/results/subspace_PART.json. HYREL_DATA names the data folder.
+benchmarks/results/subspace_PART.json, or subspace_PART_MODEL.json of one backbone alone. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
@@ -119,9 +119,13 @@ def main() -> None:
     parser.add_argument("--dims", help="instead of those of the part")
     parser.add_argument("--steps", type=int, help="of a solution, instead of those of the part")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", help="one backbone of the part alone")
     options = parser.parse_args()
+    parts = [told for told in PARTS[options.part] if options.model in (None, told["model"])]
+    if not parts:
+        parser.error(f"--model: {options.part} has {' and '.join(told['model'] for told in PARTS[options.part])}")
     rows: list[dict[str, Any]] = []
-    for told in PARTS[options.part]:
+    for told in parts:
         told = {"dims": "1,4,16,100", "threads": options.threads, **told}
         told |= {key: value for key in ("dims", "steps") if (value := getattr(options, key)) is not None}
         name = "+".join(Path(word).name for word in told["model"].split(","))
@@ -134,11 +138,16 @@ def main() -> None:
             minutes = round((time.monotonic() - start) / 60, 1)
             rows.append(row(f"{name}: wall time", minutes, "minutes", target=15, met=minutes < 15))
     seeds = ",".join(map(str, options.seeds))
-    given = {"dims": options.dims, "steps": options.steps, "threads": options.threads if options.threads > 1 else None}
+    given = {
+        "model": options.model,
+        "dims": options.dims,
+        "steps": options.steps,
+        "threads": options.threads if options.threads > 1 else None,
+    }
     more = "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
     print(
         save(
-            f"subspace_{options.part}",
+            f"subspace_{options.part}" + (f"_{options.model}" if options.model else ""),
             f"python -m benchmarks.subspace --part {options.part} --seeds {seeds}{more}",
             rows,
             threads=options.threads,
