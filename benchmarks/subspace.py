@@ -1,7 +1,7 @@
 """The unified subspace of delta methods on real sets, with its controls.
 
     python -m benchmarks.subspace [--part pair|unequal|single|minilm|quick|geometries|finetuning] [--seeds 0-2] [--runs runs]
-        [--dims 1,4,16,100] [--steps N] [--threads 1] [--model lorentz-small]
+        [--dims 1,4,16,100] [--steps N] [--threads 1] [--model lorentz-small] [--controls random,pca]
 
 ``pair``: Adapter, LoRA and PrefixTuning of equal size on each backbone of the matched pair, six seen and four unseen sets,
 1,000 rows and 300 steps a solution. ``unequal``: the same with the methods' own sizes, at 4 dimensions. ``single``: the
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--dims", help="instead of those of the part")
     parser.add_argument("--steps", type=int, help="of a solution, instead of those of the part")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--controls", help="instead of those of the part")
     parser.add_argument("--model", help="one backbone of the part alone")
     options = parser.parse_args()
     parts = [told for told in PARTS[options.part] if options.model in (None, told["model"])]
@@ -127,7 +128,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for told in parts:
         told = {"dims": "1,4,16,100", "threads": options.threads, **told}
-        told |= {key: value for key in ("dims", "steps") if (value := getattr(options, key)) is not None}
+        told |= {key: value for key in ("dims", "steps", "controls") if (value := getattr(options, key)) is not None}
         name = "+".join(Path(word).name for word in told["model"].split(","))
         start = time.monotonic()
         result = study_subspace(
@@ -142,6 +143,7 @@ def main() -> None:
         "model": options.model,
         "dims": options.dims,
         "steps": options.steps,
+        "controls": options.controls,
         "threads": options.threads if options.threads > 1 else None,
     }
     more = "".join(f" --{key} {value}" for key, value in given.items() if value is not None)
