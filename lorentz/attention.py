@@ -63,7 +63,7 @@ class Heads(LorentzLinear):
             return self.finish(self._plain(h, addend), factor=factor)
         weight: Tensor = self.weight
         bias = self._constant()
-        k = self.manifold.k.to(h)
+        k = self.manifold.k.to(h.device)
         if factor is not None:  # on the parameters, which are smaller than the points
             factor = factor.to(h)
             weight, k = weight * factor, k * factor * factor
@@ -168,10 +168,10 @@ class LorentzMultiheadAttention(DistanceAttention):
 
     def relative(self, q: Tensor, factor: Tensor) -> Tensor:
         """Queries with ``-factor (time - sqrt(k))`` in place of ``-factor time``, which does not cancel for large k."""
-        space, root = wide(q[..., 1:]), factor * self.manifold.k.to(factor).sqrt()
+        space, root = wide(q[..., 1:]), factor * self.manifold.k.to(factor.device).sqrt()
         first = (space * space).sum(-1, keepdim=True) / (wide(q[..., :1]) - root)
         return torch.cat([first.to(q.dtype), q[..., 1:]], -1)
 
     def merge(self, a: Tensor, dead: Tensor | None) -> Tensor:
         """Point (b, s, dim) whose space coordinates are those of the heads' centroids."""
-        return merge_heads(a, k=self.manifold.k.to(a), dead=dead)
+        return merge_heads(a, k=self.manifold.k.to(a.device), dead=dead)

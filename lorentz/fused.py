@@ -1,6 +1,7 @@
 """The Lorentz linear maps as autograd functions with closed-form gradients, so that no lift is stored or replayed.
 
 A second derivative recomputes everything from the inputs by differentiable operations; nothing that was saved enters it.
+k comes in float64 and its gradient is summed in float64: its parts cancel, and in float32 the order of summation would show.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _gradients(ctx: Any, inputs: Inputs, y: Tensor, ratio: Tensor, gate: Tensor,
         None if bias is None else rows.sum(0),
         None if addend is None else grad_z[..., 1:],
         to_scale.sum(),
-        to_k.sum(),
+        to_k.sum(dtype=torch.float64),
         None,
     )
 
@@ -158,7 +159,7 @@ def _gradients_at_once(
         rows.sum(0) if bias is not None and need[2] else None,
         buffer[..., 1:] if addend is not None and need[3] else None,
         to_scale.sum() if need[4] else None,
-        to_k.sum() if need[5] else None,
+        to_k.sum(dtype=torch.float64) if need[5] else None,
         None,
     )
 
@@ -217,7 +218,7 @@ class _Lift(torch.autograd.Function):
         slope = grad[..., :1] / y[..., :1]
         need = ctx.needs_input_grad
         to_space = torch.addcmul(grad[..., 1:], y[..., 1:], slope) if need[0] else None
-        return to_space, slope.sum() / 2 if need[1] else None
+        return to_space, slope.sum(dtype=torch.float64) / 2 if need[1] else None
 
     @staticmethod
     def vmap(_info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -228,7 +229,7 @@ def fused_lift(space: Tensor, *, k: Tensor) -> Tensor:
     """Point ``lift(space)``, in one pass where the dtype allows it."""
     if space.dtype not in (torch.float32, torch.float64):
         return lift(space, k=k)
-    y: Tensor = _Lift.apply(space, k.to(space))  # type: ignore[no-untyped-call]
+    y: Tensor = _Lift.apply(space, k.to(space.device))  # type: ignore[no-untyped-call]
     return y
 
 
@@ -274,7 +275,7 @@ class _FreeLinear(torch.autograd.Function):
             rows.T @ x.reshape(-1, x.shape[-1]) if need[1] else None,
             rows.sum(0) if need[2] and not ctx.absent[0] else None,
             grad_z if need[3] and not ctx.absent[1] else None,
-            slope.sum() / 2 if need[4] else None,
+            slope.sum(dtype=torch.float64) / 2 if need[4] else None,
             None,
             None,
         )
@@ -285,7 +286,7 @@ class _FreeLinear(torch.autograd.Function):
 
 
 def free_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tensor | None, k: Tensor) -> Tensor:
-    """Point ``lift(x W^T + b + addend)``, the weight without a time row. All tensors in one dtype; `k` scalar."""
+    """Point ``lift(x W^T + b + addend)``, the weight without a time row. All in one dtype but `k`, a float64 scalar."""
     return free_heads(x, weight, bias, addend=addend, k=k, heads=1).squeeze(-2)
 
 
@@ -309,7 +310,7 @@ def bounded_linear(
 ) -> Tensor:
     """Point ``bounded_lift(x W^T + b + (0, addend), scale=scale, k=k)``; see :func:`lorentz.math.bounded_lift`.
 
-    All tensors in one dtype, float32 or float64; `scale` and `k` scalar.
+    All tensors in one dtype, float32 or float64, but `k`; `scale` and `k` scalar, `k` in float64.
     """
     y: Tensor = _BoundedLinear.apply(x, weight, bias, addend, scale, k, of_time)[0]  # type: ignore[no-untyped-call]
     return y

@@ -89,7 +89,8 @@ class _MergeHeads(torch.autograd.Function):
                 to_a[..., 1:].addcmul_(inward, ratio)
         to_k = None
         if ctx.needs_input_grad[2]:
-            to_k = torch.where(inside, along, torch.zeros_like(along)).sum() / (2 * k) + slope.sum() / 2
+            turned = torch.where(inside, along, torch.zeros_like(along)).sum(dtype=torch.float64)
+            to_k = (turned / k + slope.sum(dtype=torch.float64)) / 2
         return to_a, None, to_k
 
     @staticmethod

@@ -181,11 +181,11 @@ class LorentzLinear(nn.Module):
         """What is added to ``W h``."""
         if not self.centred:
             return self.bias
-        origin = -self.manifold.k.sqrt().to(self.weight) * self.weight[:, 0]
+        origin = -self.manifold.k.sqrt() * self.weight[:, 0]
         return origin if self.bias is None else self.bias + origin
 
     def _fused(self, h: Tensor, addend: Tensor | None) -> Tensor:
-        k = self.manifold_out.k.to(h)
+        k = self.manifold_out.k.to(h.device)
         if self.log_scale is None:
             return free_linear(h, self.weight, self._constant(), addend=addend, k=k)
         of_time = self.variant == "sigmoid_time"

@@ -67,9 +67,7 @@ def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
     if {"-h", "--help"} & set(rest):
         from .config import describe_options
 
-        _out(
-            f"usage: hyrel run {options.task} [--seeds 0,1,2] [--runs FOLDER] [--data-dir FOLDER] [--OPTION VALUE ...]\n"
-        )
+        _out("beside the options below: --seeds 0,1,2  --runs FOLDER  --data-dir FOLDER\n")
         _out(describe_options(_named(config), prog=f"hyrel run {options.task}"))
         return
     if options.out or options.config:

@@ -30,6 +30,7 @@ __all__ = [
     "make_config",
     "require",
     "require_seed",
+    "study_digest",
     "to_dict",
 ]
 
@@ -160,6 +161,11 @@ def config_hash(task: str, config: Mapping[str, Any]) -> str:
     flat["data"] = Path(str(flat.get("data"))).resolve().name
     flat["task"] = task
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def study_digest(options: Mapping[str, Any]) -> str:
+    """Eight digits by which the folder of a study of many runs is named, of the options that make it another one."""
+    return hashlib.sha256(json.dumps(dict(options), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from scipy.stats import t
 
 from tasks.api import run
 from tasks.comparison import Table
-from tasks.config import make_config, to_dict
+from tasks.config import make_config, study_digest, to_dict
 from tasks.data.load import load
 from tasks.data.text import Texts
 from tasks.errors import UsageError
@@ -126,8 +124,7 @@ def _check_sets(config: CompareConfig, data_dir: str | None) -> None:
 def _folder(config: CompareConfig, seeds: Sequence[int], runs: Path) -> Path:
     """Folder of the tables of one comparison; the number of threads makes no other one."""
     named = {key: value for key, value in to_dict(config).items() if key != "threads"} | {"seeds": list(seeds)}
-    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
-    folder = runs / f"compare-deltas-{digest}"
+    folder = runs / f"compare-deltas-{study_digest(named)}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

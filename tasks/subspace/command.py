@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.comparison import Table
-from tasks.config import make_config, to_dict
+from tasks.config import make_config, study_digest, to_dict
 from tasks.folder import atomic_write, locked
 from tasks.report.html import Column, Report, format_cell
 from tasks.runner import cpu_threads
@@ -84,8 +82,7 @@ def study_subspace(
     tree = to_dict(config)
     # The dimensions and controls add to what is there; what is measured has them in its key.
     named = {key: value for key, value in tree.items() if key not in ("dims", "controls", "grid", "planes", "threads")}
-    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(runs) / f"subspace-{digest}"
+    folder = Path(runs) / f"subspace-{study_digest(named)}"
     methods = study_methods(config)
     for method in methods:
         say(f"{method.label}: {method.parameters:,} numbers")

@@ -46,12 +46,13 @@ class Majority(nn.Module):
 
 def _fitted(texts: list[str]) -> Any:
     """Terms of two texts or more; where there are none, all."""
-    for least in (2, 1):
+    try:
+        return _vectorizer(2).fit(texts)
+    except ValueError:  # no terms remain
         try:
-            return _vectorizer(least).fit(texts)
-        except ValueError:  # no terms remain
-            continue
-    raise UsageError("--model tfidf: no training text has a letter, digit or sign")
+            return _vectorizer(1).fit(texts)
+        except ValueError as error:
+            raise UsageError(f"--model tfidf: {error}") from None
 
 
 def _vectorizer(least: int) -> Any:
