@@ -43,6 +43,7 @@ class _TwiceDifferentiable(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
+    saved_exact: tuple[str, ...] = ("out",)  # by the centroid, whose norm is a difference of its coordinates
 
     @staticmethod
     @signed

@@ -1,0 +1,284 @@
+"""The context in which what autograd saves is compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakValueDictionary
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DeltaError
+from .calibration import Calibration, calibrate
+from .entries import Content, Exact, Kept, Life, Point, Rectified, Source, Window, window
+from .functions import Watch
+from .lossless import lossless, mask_of
+from .policy import Policy, marked, of_parameter, unsuitable
+from .quantise import BITS, Groups, Noise, quantise
+from .report import Report
+
+__all__ = ["ActivationCompressor"]
+
+
+class ActivationCompressor:
+    """Activation-compressed training: what a forward pass saves for the backward pass is held at a few bits a number.
+
+    The forward pass is the same to the bit; the gradient is unbiased but for what rounding does inside nonlinear
+    derivatives. ::
+
+        compressor = ActivationCompressor(model, bits=4)
+        with compressor:
+            loss = model(**batch).loss
+        loss.backward()
+        print(compressor.stats())
+
+    Numbers are rounded up or down at random in groups of `group` with a range of their own (``quantise``). Truth values,
+    two-valued numbers (the noise of dropout, masks) and integers are packed without loss. A tensor that several layers save
+    is held once. Attention is recomputed from its arguments (``consistent_attention``); results of ReLU keep their sign.
+    ``calibrate`` gives every tensor bits of its own. After GACT (Liu et al., ICML 2022), section 4.
+
+    Parameters
+    ----------
+    model : whose modules name the tensors; None where that is not wanted
+    bits : 8, 4, 2 or 1
+    group : numbers of one range, a multiple of 8
+    policy : what stays exact
+    seed : of the rounding; global generators are not touched
+    attention : whether attention is recomputed; without, what its kernels save is quantised, which fails below 8 bits
+
+    Attributes
+    ----------
+    forwards : times that it was entered; rounding depends on it, so set it where a stopped training goes on
+    levels : bits by the name of a saved tensor (module, colon, place among those that it saves), from ``calibrate``
+
+    Raises
+    ------
+    DeltaError : bits or a group that cannot be; a policy with names that no module has.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        *,
+        bits: int = 4,
+        group: int = 64,
+        policy: Policy | None = None,
+        seed: int = 0,
+        attention: bool = True,
+    ) -> None:
+        if bits not in BITS:
+            raise DeltaError(f"bits is {bits}; give one of {', '.join(map(str, BITS))}")
+        if group < 8 or group % 8 or group > 4096:
+            raise DeltaError(f"group is {group}; give a multiple of 8 up to 4096, usually 64")
+        self.model, self.bits, self.group, self.seed = model, bits, group, seed
+        self.policy = policy or Policy()
+        self.policy.check(model)
+        self.attention = attention
+        self.forwards = 0
+        self.levels: dict[str, int] = {}
+        self._noise: dict[torch.device, Noise] = {}
+        self._stack: ExitStack | None = None
+        self._report: Report | None = None
+        self.make: Callable[[Tensor, str], Content | None] = self._quantised
+
+    # the context
+
+    def __enter__(self) -> ActivationCompressor:
+        if self._stack is not None:
+            raise DeltaError("this compressor is already in use; enter it once around the forward pass")
+        self._path: list[str] = []
+        self._places: dict[str, int] = {}
+        self._table: WeakValueDictionary[tuple[Any, ...], Source] = WeakValueDictionary()
+        self._held: dict[int, Life] = {}
+        self._report = Report()
+        self._own = self._storages()
+        self._watch = Watch(attention=self.attention)
+        with ExitStack() as stack:
+            self._name_modules(stack)
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack))
+            stack.enter_context(self._watch)
+            self._stack = stack.pop_all()
+        self.forwards += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+        self._own, self._table, self._held = set(), WeakValueDictionary(), {}
+
+    def stats(self) -> Report:
+        """Bytes of the last forward pass.
+
+        Raises
+        ------
+        DeltaError : there was none, or nothing was saved in it.
+        """
+        if self._report is None:
+            raise DeltaError("no forward pass yet: run it inside `with compressor:`")
+        if not self._report.saved:
+            raise DeltaError(
+                "nothing was saved inside the context: run the forward pass in it (backward() alone packs nothing), with "
+                "gradients on"
+            )
+        return self._report
+
+    def _storages(self) -> set[int]:
+        """Storages of parameters and buffers, found anew for each pass: a model may move."""
+        if self.model is None:
+            return set()
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return {x.untyped_storage()._cdata for x in tensors if x.layout is torch.strided and x.device.type != "meta"}
+
+    def _name_modules(self, stack: ExitStack) -> None:
+        if self.model is None:
+            return
+        for name, module in self.model.named_modules():
+
+            def enter(_module: nn.Module, _args: Any, path: str = name) -> None:
+                if not path:
+                    self._places.clear()  # the same names in a second pass of the model
+                self._path.append(path)
+
+            def leave(*_anything: Any) -> None:
+                if self._path:
+                    self._path.pop()
+
+            for hook in (
+                module.register_forward_pre_hook(enter),
+                module.register_forward_hook(leave, always_call=True),
+            ):
+                stack.callback(hook.remove)
+
+    # saved tensors
+
+    def _pack(self, x: Tensor) -> Exact | Kept:
+        assert self._report is not None
+        self._report.saved += 1
+        path = self._path[-1] if self._path else ""
+        reason = unsuitable(x)
+        if reason is None and (self._is_weight(x) or of_parameter(x)):
+            return Exact(x)  # held by its owner anyway
+        if reason is None and x.numel() < self.policy.min_numel:
+            reason = "small"
+        if reason is not None:
+            return self._exact(x, reason, path)
+        points = marked(x)
+        once, way = (x, Window(tuple(range(x.dim())), tuple(x.shape), x.shape)) if points else window(x)
+        storage = x.untyped_storage()
+        key = (storage._cdata, x._version, x.storage_offset(), once.shape, once.stride(), x.dtype)
+        source = self._table.get(key)
+        if source is None or source.life.gone:
+            content = self._content(x, once, path, points=points)
+            if isinstance(content, str):
+                return self._exact(x, content, path)
+            source = Source(content, storage)
+            self._table[key] = source
+        return Kept(source, way)
+
+    def _unpack(self, saved: Exact | Kept) -> Tensor:
+        return saved.restore()
+
+    def _is_weight(self, x: Tensor) -> bool:
+        return x.untyped_storage()._cdata in self._own or x.untyped_storage()._cdata == self._watch.weight
+
+    def _exact(self, x: Tensor, reason: str, path: str) -> Exact:
+        assert self._report is not None
+        nbytes = 0
+        if x.layout is torch.strided and x.device.type != "meta":
+            storage = x.untyped_storage()
+            if reason == "small" and storage.nbytes() > 4 * x.nbytes:  # it would keep all of a large tensor alive
+                self._report.add(f"exact: {reason}", path, x.nbytes, x.nbytes)
+                return Exact(x.detach().clone())
+            known = self._held.get(storage._cdata)
+            if known is None or known.gone:
+                self._held[storage._cdata] = Life(storage)
+                nbytes = storage.nbytes()
+        if nbytes:
+            self._report.add(f"exact: {reason}", path, nbytes, nbytes)
+        return Exact(x)
+
+    def _content(self, x: Tensor, once: Tensor, path: str, *, points: bool) -> Content | str:
+        """What to hold in place of a tensor, or why it stays."""
+        assert self._report is not None
+        plain = once.numel() * once.element_size()
+        flat = once.reshape(-1)
+        content: Content | None
+        if not x.is_floating_point() or not x.requires_grad:
+            content = lossless(flat)
+            if content is None:
+                return "no gradient"
+            self._report.add("lossless", path, plain, content.nbytes)
+            return content
+        if self._watch.steep:
+            return "steep derivative"
+        if self.policy.skipped(path):
+            return "skipped"
+        if points and self.policy.marked is None:
+            return "marked by its function"
+        if self.policy.exact is not None and self.policy.exact(x.detach()):
+            return "the policy's own rule"
+        place = self._places.get(path, 0)
+        self._places[path] = place + 1
+        name = f"{path}:{place}"
+        if points:
+            content = self._point(x.detach(), name)
+        elif type(x.grad_fn).__name__ == "ReluBackward0":
+            content = self._rectified(flat.detach(), name)
+        else:
+            content = self.make(flat.detach(), name)
+        if content is None:
+            return "not finite"
+        self._report.add(self._label(content), path, plain, content.nbytes)
+        return content
+
+    @staticmethod
+    def _label(content: Content) -> str:
+        if isinstance(content, Groups):
+            return f"{content.bits} bits"
+        if isinstance(content, Rectified):
+            return f"{content.numbers.bits} bits and a sign"
+        return "points" if isinstance(content, Point) else "raw"
+
+    def _quantised(self, flat: Tensor, name: str) -> Groups | None:
+        return self.quantised(flat, name, self.levels.get(name, self.bits))
+
+    def quantised(self, flat: Tensor, name: str, bits: int) -> Groups | None:
+        """Numbers (n,) of the saved tensor `name` at `bits` bits; None where one is not finite."""
+        noise = self._noise.get(flat.device)
+        if noise is None:
+            noise = self._noise[flat.device] = Noise(self.seed, device=flat.device)
+        offset = crc32(f"{self.seed} {self.forwards} {name}".encode())
+        return quantise(flat, bits, group=self.group, noise=noise, offset=offset)
+
+    def _rectified(self, flat: Tensor, name: str) -> Content | None:
+        content = self.make(flat, name)
+        return Rectified(content, mask_of(flat > 0)) if isinstance(content, Groups) else content
+
+    def _point(self, x: Tensor, name: str) -> Content | None:
+        rows = x.reshape(-1, x.shape[-1])
+        space = self.quantised(rows[:, 1:].reshape(-1), name, 8)
+        return None if space is None else Point(rows[:, :1].clone(), space)
+
+    def calibrate(
+        self, loss: Callable[[], Tensor], *, budget: float | None = None, levels: tuple[int, ...] = (8, 4, 2)
+    ) -> Calibration:
+        """Choose bits for every tensor by what its rounding does to the gradient; ``levels`` is set to them.
+
+        Runs `loss` once and one backward pass for every tensor that is quantised; gradients that parameters have, buffers
+        and random generators are left as they were. See ``calibrate``.
+
+        Parameters
+        ----------
+        loss : runs the model on a batch and returns its loss
+        budget : mean bits a number; those of the compressor by default
+        levels : bits to choose from
+
+        Raises
+        ------
+        DeltaError : there is no model, nothing to choose for, or a budget below the least level.
+        """
+        return calibrate(self, loss, budget=float(self.bits) if budget is None else budget, levels=levels)

@@ -1,0 +1,153 @@
+"""What the graph holds in place of a saved tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from .lossless import TwoValued
+from .quantise import Groups
+
+__all__ = ["Content", "Exact", "Kept", "Life", "Point", "Rectified", "Source", "Window", "window"]
+
+
+@runtime_checkable
+class Content(Protocol):
+    """The numbers of a tensor, packed."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        ...
+
+    def restore(self) -> Tensor:
+        """The numbers (count,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rectified:
+    """What ReLU returned: rounding may not turn a number above zero into zero, which would let no gradient through."""
+
+    numbers: Groups
+    above: TwoValued
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers and of one bit each for the sign."""
+        return self.numbers.nbytes + self.above.nbytes
+
+    def restore(self) -> Tensor:
+        """The numbers, those above zero above zero."""
+        found = self.numbers.restore()
+        return found.masked_fill_(self.above.chosen() & (found <= 0), torch.finfo(found.dtype).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Points: their times, exact, and quantised space coordinates."""
+
+    time: Tensor
+    space: Groups
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of times and spaces."""
+        return self.time.nbytes + self.space.nbytes
+
+    def restore(self) -> Tensor:
+        """The coordinates, time first."""
+        return torch.cat([self.time, self.space.restore().view(len(self.time), -1)], dim=-1).view(-1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a tensor lies in its numbers, which are written in the order in which they lie in memory.
+
+    Attributes
+    ----------
+    order : of its dimensions, by stride
+    shape : of the numbers, in that order; 1 where the tensor repeats them
+    size : of the tensor
+    """
+
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    size: torch.Size
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The tensor, with its strides but for those of gaps."""
+        back = [0] * len(self.order)
+        for place, dim in enumerate(self.order):
+            back[dim] = place
+        return flat.view(self.shape).permute(back).expand(self.size)
+
+
+def window(x: Tensor) -> tuple[Tensor, Window]:
+    """The numbers of a tensor as a tensor without repetitions, its dimensions ordered by stride; and the way back."""
+    once = x
+    for dim, stride in enumerate(x.stride()):
+        if stride == 0 and x.shape[dim] > 1:
+            once = once.narrow(dim, 0, 1)
+    strides = once.stride()
+    order = tuple(sorted(range(x.dim()), key=lambda dim: (-strides[dim], dim)))
+    once = once.permute(order)
+    return once, Window(order, tuple(once.shape), x.shape)
+
+
+class Life:
+    """A weak reference to a storage: while it lives, nothing else has its address."""
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self._reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+    @property
+    def gone(self) -> bool:
+        """Whether the storage is gone, so that another may have its address."""
+        return bool(self._reference.expired())  # type: ignore[no-untyped-call]
+
+
+class Source:
+    """Packed numbers, and the storage that they were made of."""
+
+    def __init__(self, content: Content, storage: torch.UntypedStorage) -> None:
+        self.content, self.life = content, Life(storage)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A packed tensor; its source is shared by all saved tensors that show the same numbers, and dies with the last."""
+
+    source: Source
+    window: Window
+
+    def restore(self) -> Tensor:
+        """The tensor, or one near it."""
+        return self.window.of(self.source.content.restore())
+
+
+class Exact:
+    """A tensor as it is, with the check for later changes that torch leaves out under hooks."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x.detach()  # a graph that held the tensor itself would hold itself
+        self.version = x._version
+
+    def restore(self) -> Tensor:
+        """The tensor.
+
+        Raises
+        ------
+        RuntimeError : it was changed in place since.
+        """
+        if self.x._version != self.version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor "
+                f"{tuple(self.x.shape)} of {self.x.dtype} was saved at version {self.version} and is at version "
+                f"{self.x._version}. Change a copy of it, or change it after backward()"
+            )
+        return self.x

@@ -1,0 +1,135 @@
+"""Numbers at a few bits each: groups with a range of their own, rounded up or down at random, several to a byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["BITS", "Groups", "Noise", "pack_bits", "quantise", "unpack_bits"]
+
+BITS = (8, 4, 2, 1)
+# Numbers of one pass over a group of kernels: what it works on stays in the cache, and its temporaries stay small.
+_CHUNK = 1 << 16
+_STRIDE = 7919  # from one pass to the next, so that their noise starts elsewhere in the table
+_HIGH = ~0xFFFF  # the bits of a float32 that a bfloat16 has
+
+
+class Noise:
+    """Uniform numbers in (0, 1) for stochastic rounding, read from a table at an offset.
+
+    The table is a permutation of ``(i + 1/2) / n``, so that over all offsets every place sees every number once: rounding
+    is unbiased. It is made from the seed alone; no global generator is touched.
+    """
+
+    def __init__(self, seed: int, *, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        once = (torch.randperm(_CHUNK, generator=generator) + 0.5) / _CHUNK
+        self.table = torch.cat([once, once]).to(device)
+
+    def at(self, offset: int, count: int) -> Tensor:
+        """`count` numbers, at most as many as the table has."""
+        start = offset % _CHUNK
+        return self.table[start : start + count]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Quantised numbers.
+
+    Attributes
+    ----------
+    codes : uint8 (groups, group * bits / 8)
+    low, step : bfloat16 (groups,): a number is ``low + code * step``
+    count : of numbers; the last group is filled up
+    dtype : of the numbers
+    """
+
+    codes: Tensor
+    low: Tensor
+    step: Tensor
+    count: int
+    dtype: torch.dtype
+    bits: int
+    group: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and ranges."""
+        return self.codes.nbytes + self.low.nbytes + self.step.nbytes
+
+    def restore(self) -> Tensor:
+        """The numbers (count,)."""
+        found = torch.empty(len(self.low) * self.group, dtype=torch.float32, device=self.codes.device)
+        rows, low, step = found.view(-1, self.group), self.low.float(), self.step.float()
+        for start in range(0, len(rows), _rows(self.group)):
+            part = slice(start, start + _rows(self.group))
+            torch.mul(unpack_bits(self.codes[part], self.bits), step[part, None], out=rows[part])
+            rows[part].add_(low[part, None])
+        return found[: self.count].to(self.dtype)
+
+
+def _rows(group: int) -> int:
+    return max(1, _CHUNK // group)
+
+
+def pack_bits(codes: Tensor, bits: int) -> Tensor:
+    """Codes below ``2 ** bits``, uint8 (rows, n), as uint8 (rows, n * bits / 8): rows are cut in parts that share bytes."""
+    if bits == 8:
+        return codes
+    parts = codes.chunk(8 // bits, dim=-1)
+    found = parts[0].clone()
+    for place, part in enumerate(parts[1:], 1):
+        found |= part << (place * bits)
+    return found
+
+
+def unpack_bits(packed: Tensor, bits: int) -> Tensor:
+    """What ``pack_bits`` was given."""
+    if bits == 8:
+        return packed
+    mask = (1 << bits) - 1
+    return torch.cat([(packed >> (place * bits)) & mask for place in range(8 // bits)], dim=-1)
+
+
+def _bfloat16(x: Tensor, *, up: bool) -> Tensor:
+    """float32 as bfloat16, towards plus or minus infinity: a range that is rounded to nearest would clip its ends."""
+    bits = x.view(torch.int32)
+    outwards = (bits < 0) ^ up  # where a greater magnitude is the way to go
+    bits = torch.where(outwards & (x != 0), bits + 0xFFFF, bits) & _HIGH
+    return (bits >> 16).to(torch.int16).view(torch.bfloat16)
+
+
+def _grouped(flat: Tensor, group: int) -> Tensor:
+    """Rows of `group` numbers, the last filled up with its last number, which does not widen its range."""
+    missing = -len(flat) % group
+    return (torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat).view(-1, group)
+
+
+def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) -> Groups | None:
+    """Numbers (n,) as codes of `bits` bits in groups of `group` of one range; None if one of them is not finite.
+
+    ``code = floor((x - low) / step + u)`` with ``step = (max - low) / (2^bits - 1)`` and u uniform, so that the mean over u
+    is x itself; `low` and `step` are rounded outwards to bfloat16. After the quantiser of GACT (Liu et al., ICML 2022,
+    section 4), with smaller groups: one outlier costs the precision of 64 numbers instead of 256.
+    """
+    rows, levels = _grouped(flat, group), (1 << bits) - 1
+    codes = torch.empty(len(rows), group * bits // 8, dtype=torch.uint8, device=flat.device)
+    low = torch.empty(len(rows), dtype=torch.bfloat16, device=flat.device)
+    step = torch.empty_like(low)
+    work = torch.empty(min(len(rows), _rows(group)), group, device=flat.device)
+    for start in range(0, len(rows), _rows(group)):
+        part = slice(start, start + _rows(group))
+        wide = rows[part].float()
+        low[part] = _bfloat16(wide.amin(1), up=False)  # two passes are faster on a CPU than one of aminmax along rows
+        floor = low[part].float()
+        step[part] = _bfloat16((wide.amax(1) - floor) / levels, up=True)
+        scale = step[part].float()
+        inverse = torch.where(scale >= torch.finfo(torch.float32).tiny, 1 / scale, 0.0)
+        u = noise.at(offset + _STRIDE * start, wide.numel()).view_as(wide)
+        places = torch.sub(wide, floor[:, None], out=work[: len(wide)]).mul_(inverse[:, None]).add_(u)
+        codes[part] = pack_bits(places.clamp_(max=levels + 0.5).to(torch.uint8), bits)
+    if not bool((torch.isfinite(low) & torch.isfinite(step)).all()):
+        return None
+    return Groups(codes, low, step, len(flat), flat.dtype, bits, group)

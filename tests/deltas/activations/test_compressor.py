@@ -1,0 +1,462 @@
+"""Activation compression of whole models: the forward pass to the bit, the gradient near, nothing left behind."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deltas
+from deltas.activations import ActivationCompressor, Policy
+from deltas.activations.entries import Kept, Source
+
+from ..backbones import BACKBONES, backbone
+
+
+class Graph(nn.Module):
+    """Two graph convolutions with a sparse matrix and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(24, 64), nn.Linear(64, 5)
+        near = torch.eye(120) + torch.diag(torch.ones(119), 1)
+        self.register_buffer("near", near.to_sparse_coo())
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.dropout(F.relu(torch.sparse.mm(self.near, self.first(x))), 0.5, self.training)
+        return self.second(torch.sparse.mm(self.near, h))
+
+
+class Recurrent(nn.Module):
+    """An LSTM, whose kernel saves a workspace of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(24, 40, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x.view(10, 12, 24))[0]
+
+
+def convolutional() -> nn.Module:
+    layers = (nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 8, 3))
+    return nn.Sequential(*layers, nn.GELU(), nn.Flatten(), nn.LazyLinear(4))
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def bert() -> nn.Module:
+    return backbone("bert")
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]] = {
+    "graph": (Graph, lambda m: m(drawn(120, 24))),
+    "lstm": (Recurrent, lambda m: m(drawn(120, 24))),
+    "convolution": (convolutional, lambda m: m(drawn(6, 3, 20, 20))),
+    "channels last": (convolutional, lambda m: m(drawn(6, 3, 20, 20).contiguous(memory_format=torch.channels_last))),
+    **{
+        name: (lambda name=name: backbone(name), lambda m, name=name: first(m(**BACKBONES[name].inputs)))  # type: ignore[misc]
+        for name in BACKBONES
+    },
+}  # fmt: skip
+every = pytest.mark.parametrize("name", MODELS)
+
+
+def first(output: Any) -> Tensor:
+    return output.logits if hasattr(output, "logits") else output.last_hidden_state
+
+
+def made(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A model that trains, without chance but for dropout, and its loss."""
+    build, call = MODELS[name]
+    torch.manual_seed(0)
+    model = build().train()
+    call(model)  # lazy layers
+    weight = drawn(*call(model).shape)
+    return model, lambda: (call(model) * weight).sum()
+
+
+def gradient(model: nn.Module, loss: Tensor) -> Tensor:
+    found = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    return torch.cat([g.flatten() for g in found if g is not None])
+
+
+def both(name: str, **options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, ActivationCompressor]:
+    """Loss and gradient without and with compression, with the same random numbers."""
+    model, loss = made(name)
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    torch.manual_seed(1)
+    plain = loss()
+    want, state = gradient(model, plain), torch.get_rng_state()
+    for key, value in model.named_buffers():
+        if value.layout is torch.strided:
+            value.copy_(buffers[key])
+    torch.manual_seed(1)
+    compressor = ActivationCompressor(model, **options)
+    with compressor:
+        packed = loss()
+    got = gradient(model, packed)
+    assert torch.equal(torch.get_rng_state(), state)
+    return plain, want, packed, got, compressor
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    return float((got - want).norm() / want.norm())
+
+
+@every
+@pytest.mark.parametrize("bits", [8, 2])
+def test_the_forward_pass_is_the_same_to_the_bit_and_the_gradient_near(name: str, bits: int) -> None:
+    plain, want, packed, got, _ = both(name, bits=bits, policy=Policy(min_numel=64))
+    assert torch.equal(plain, packed)
+    assert torch.isfinite(got).all()
+    if bits == 8:
+        assert error(got, want) < 0.05
+
+
+@every
+def test_with_everything_exact_the_gradient_is_that_of_torch(name: str) -> None:
+    """Attention apart, which is computed anew, nothing is changed: equal to the bit without it."""
+    _, want, _, got, compressor = both(name, policy=Policy(min_numel=10**9), attention=False)
+    assert torch.equal(got, want)
+    assert compressor.stats().ratio == 1
+    _, want, _, got, _ = both(name, policy=Policy(min_numel=10**9))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["graph", "convolution", "bert"])
+def test_fewer_bits_are_fewer_bytes_and_more_noise(name: str) -> None:
+    found = {bits: both(name, bits=bits, policy=Policy(min_numel=64)) for bits in (8, 4, 2)}
+    errors = [error(got, want) for _, want, _, got, _ in found.values()]
+    held = [compressor.stats().held for *_, compressor in found.values()]
+    assert errors == sorted(errors) and held == sorted(held, reverse=True)
+
+
+def test_the_mean_over_roundings_comes_nearer_to_the_gradient() -> None:
+    model, loss = made("convolution")
+    model.eval()
+    want = gradient(model, loss())
+    compressor = ActivationCompressor(model, bits=4, policy=Policy(min_numel=64))
+    draws = []
+    for _ in range(36):
+        with compressor:
+            value = loss()
+        draws.append(gradient(model, value))
+    alone = sum(error(draw, want) for draw in draws) / len(draws)
+    assert error(torch.stack(draws).mean(0), want) < alone / 4  # independent and unbiased: a sixth
+
+
+def test_rounding_depends_on_seed_and_pass_alone() -> None:
+    model, loss = made("bert")
+    model.eval()
+
+    def found(seed: int, forwards: int) -> Tensor:
+        compressor = ActivationCompressor(model, seed=seed, policy=Policy(min_numel=64))
+        compressor.forwards = forwards
+        torch.rand(seed + forwards + 1)
+        with compressor:
+            value = loss()
+        return gradient(model, value)
+
+    assert torch.equal(found(0, 5), found(0, 5))
+    assert not torch.equal(found(0, 5), found(0, 6)) and not torch.equal(found(0, 5), found(1, 5))
+
+
+def test_a_stopped_training_goes_on_with_the_number_of_passes() -> None:
+    model, loss = made("graph")
+    compressor = ActivationCompressor(model, policy=Policy(min_numel=64))
+    for _ in range(3):
+        with compressor:
+            loss()
+    assert compressor.forwards == 3
+
+
+# who owns what
+
+
+def test_a_tensor_that_several_layers_save_is_held_once() -> None:
+    layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+    x = drawn(100, 64).requires_grad_() * 2
+    compressor = ActivationCompressor(layers, policy=Policy(min_numel=64))
+    with compressor:
+        y = sum(layer(x) for layer in layers) + (x.T @ x).sum()  # a transposed view shows the same numbers
+    stats = compressor.stats()
+    assert stats.lines["4 bits"].entries == 1
+    assert stats.lines["4 bits"].plain == 100 * 64 * 4
+    y.sum().backward()
+
+
+def test_an_address_that_is_used_again_is_another_tensor() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        total = sum(((x * i) ** 2).sum() for i in range(40))  # temporaries die, and their memory is used again
+    (got,) = torch.autograd.grad(total, x)
+    assert error(got, 2 * x.detach() * sum(i * i for i in range(40))) < 0.02
+
+
+def test_parameters_and_what_is_made_of_them_stay_exact() -> None:
+    """The gradient of the input of a linear map needs the weight alone, so it is equal to the bit."""
+    x = drawn(50, 96).requires_grad_()
+    layer = nn.Linear(96, 96)
+    low, high = nn.Parameter(drawn(96, 4)), nn.Parameter(drawn(4, 96))
+
+    def through(work: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        with ActivationCompressor(bits=2, policy=Policy(min_numel=64)):
+            packed = work()
+        return torch.autograd.grad(work().sum(), x)[0], torch.autograd.grad(packed.sum(), x)[0]
+
+    merged = lambda: F.linear(x, layer.weight + low @ high, layer.bias)  # noqa: E731
+    for work in (lambda: layer(x), lambda: x @ layer.weight[8:40].T, merged):
+        want, got = through(work)
+        assert torch.equal(got, want)
+    with torch.autocast("cpu", torch.bfloat16):
+        want, got = through(lambda: layer(x))
+    assert torch.equal(got, want)
+
+
+def test_relu_lets_the_same_gradients_through() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(bits=1, policy=Policy(min_numel=64)):
+        y = F.relu(x)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], (x > 0).float())
+
+
+@pytest.mark.parametrize(
+    "function", [torch.acosh, torch.sqrt, torch.log, lambda z: 1 / z, lambda z: z.rsqrt(), lambda z: z**-2]
+)
+def test_steep_functions_get_exact_arguments(function: Callable[[Tensor], Tensor]) -> None:
+    x = (1 + drawn(64, 64).abs() / 1000).requires_grad_()
+    work = lambda: function(x * 1.0).sum()  # noqa: E731
+    with ActivationCompressor(bits=2, policy=Policy(min_numel=64)):
+        packed = work()
+    assert torch.equal(torch.autograd.grad(packed, x)[0], torch.autograd.grad(work(), x)[0])
+
+
+class Doubled(torch.autograd.Function):
+    """Twice the square, which says that its result is not to be quantised."""
+
+    saved_exact = ("y",)
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 2 * x * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 4 * (ctx.saved_tensors[0] / 2).sqrt()
+
+
+def test_a_function_says_what_stays_exact() -> None:
+    x = (drawn(64, 65).abs() + 1).requires_grad_()
+
+    def found(policy: Policy) -> Tensor:
+        with ActivationCompressor(bits=2, policy=policy):
+            y = Doubled.apply(x)
+        return torch.autograd.grad(y.sum(), x)[0]
+
+    want = torch.autograd.grad(Doubled.apply(x).sum(), x)[0]
+    assert torch.equal(found(Policy(min_numel=64)), want)
+    eight = found(Policy(min_numel=64, marked=8))
+    assert torch.equal(eight[:, 0], want[:, 0])  # the first coordinate
+    assert 0 < error(eight, want) < 0.02
+
+
+def test_points_of_lorentz_layers_stay_exact_or_take_eight_bits() -> None:
+    _, want, _, got, compressor = both("lorentz", policy=Policy(min_numel=64))
+    assert compressor.stats().lines["exact: marked by its function"].entries > 10
+    exact = error(got, want)
+    _, want, _, got, compressor = both("lorentz", policy=Policy(min_numel=64, marked=8))
+    assert compressor.stats().lines["points"].entries > 10
+    assert exact < 0.2 and error(got, want) < 0.2
+
+
+def test_modules_and_tensors_are_left_alone_where_told() -> None:
+    model, loss = made("bert")
+    for policy in (Policy(min_numel=64, skip=("*",)), Policy(min_numel=64, exact=lambda x: True)):
+        compressor = ActivationCompressor(model, policy=policy)
+        with compressor:
+            loss()
+        assert "4 bits" not in compressor.stats().lines
+    model.eval()  # the noise of dropout is packed all the same, without loss
+    compressor = ActivationCompressor(model, policy=Policy(min_numel=64, skip=("bert.encoder.layer.?.output",)))
+    with compressor:
+        loss()
+    assert not any(".output." in name and "attention" not in name for name in _quantised(compressor))
+
+
+def _quantised(compressor: ActivationCompressor) -> list[str]:
+    stats = compressor.stats()
+    return [name for name, line in stats.modules.items() if line.held < line.plain]
+
+
+def test_a_small_tensor_does_not_keep_a_large_one() -> None:
+    model = nn.Linear(256, 4)
+    compressor = ActivationCompressor(model, policy=Policy(min_numel=20_000))
+    with compressor:
+        h = (drawn(64, 32, 256).requires_grad_() * 1).tanh()
+        model(h[:, 0]).sum().backward()
+    assert compressor.stats().lines["exact: small"].held == h[:, 0].nbytes
+
+
+# graphs of every kind
+
+
+def test_a_change_in_place_is_an_error_where_torch_has_one_and_harmless_where_a_copy_is_held() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(policy=Policy(min_numel=10**6)):
+        h = x * 1
+        y = (h * h).sum()
+        h.add_(1)
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*saved at version 0 and is at version 1"):
+        y.backward()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        h = x * 1
+        y = (h * h).sum()
+        h.add_(1)
+    y.backward()
+    assert x.grad is not None and error(x.grad, 2 * x.detach()) < 0.02
+
+
+def test_the_same_numbers_after_a_change_are_packed_anew() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        h = x * 1
+        before = (h * h).sum()
+        h.mul_(3)
+        after = (h * h).sum()
+    (got,) = torch.autograd.grad(before + after, x)
+    assert error(got, 20 * x.detach()) < 0.02
+
+
+def test_two_passes_may_share_a_backward_pass_and_gradients_add_up() -> None:
+    model, loss = made("convolution")
+    model.eval()
+    want = gradient(model, loss())
+    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with compressor:
+        total = loss() + loss()
+    assert error(gradient(model, total), 2 * want) < 0.02
+    for _ in range(2):
+        with compressor:
+            value = loss()
+        value.backward()
+    assert error(torch.cat([p.grad.flatten() for p in model.parameters()]), 2 * want) < 0.02  # type: ignore[union-attr]
+
+
+def test_a_graph_is_read_twice_alike_and_differentiated_twice() -> None:
+    model, loss = made("bert")
+    model.eval()
+    with ActivationCompressor(model, policy=Policy(min_numel=64)):
+        value = loss()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    once = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    twice = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True) if a is not None)
+
+    x = drawn(32, 64).requires_grad_()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+        twofold = (slope * slope).sum()
+    (got,) = torch.autograd.grad(twofold, x)
+    assert error(got, 36 * x.detach() ** 3) < 0.05
+
+
+def test_what_was_packed_dies_with_the_graph() -> None:
+    model, loss = made("bert")
+    living: list[weakref.ref[Source]] = []
+    compressor = ActivationCompressor(model, policy=Policy(min_numel=64))
+    plain = compressor._pack
+
+    def watched(x: Tensor) -> Any:
+        found = plain(x)
+        if isinstance(found, Kept):
+            living.append(weakref.ref(found.source))
+        return found
+
+    compressor._pack = watched  # type: ignore[method-assign]
+    with compressor:
+        value = loss()
+    assert living and all(reference() is not None for reference in living)
+    value.backward()
+    del value
+    gc.collect()
+    assert all(reference() is None for reference in living)
+
+
+def test_an_error_inside_leaves_nothing_behind() -> None:
+    model, loss = made("bert")
+    compressor = ActivationCompressor(model)
+    with pytest.raises(ZeroDivisionError), compressor:
+        loss()
+        raise ZeroDivisionError
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    packed: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(x) or x, lambda x: x):
+        drawn(3).requires_grad_().exp()
+    assert packed  # our hooks are off again, or these would not have been asked
+    with compressor:
+        loss()
+    copy.deepcopy(model)
+    pickle.dumps(model)
+
+
+def test_a_delta_saves_less_and_compresses_as_well() -> None:
+    model, loss = made("bert")
+    full = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with full:
+        loss()
+    handle = deltas.attach(model, deltas.LoRA(rank=2))
+    with torch.no_grad():
+        for p in handle.parameters():
+            p.add_(0.1)
+    model.eval()
+    want = gradient(model, loss())
+    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with compressor:
+        value = loss()
+    assert error(gradient(model, value), want) < 0.05
+    assert compressor.stats().held < full.stats().held
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ActivationCompressor(bits=3), "bits is 3; give one of 8, 4, 2, 1"),
+        (lambda: ActivationCompressor(group=60), "group is 60; give a multiple of 8"),
+        (lambda: Policy(min_numel=0), "min_numel is 0"),
+        (lambda: Policy(marked=4), "marked is 4; give None"),
+        (lambda: ActivationCompressor(policy=Policy(skip=("head",))), "give the model too"),
+        (lambda: ActivationCompressor(nn.Sequential(nn.Linear(2, 2)), policy=Policy(skip=("1",))), "no module is named '1'"),
+        (lambda: ActivationCompressor().stats(), "no forward pass yet"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(deltas.DeltaError, match=message.replace("(", r"\(").replace("'", ".")):
+        make()
+
+
+def test_entering_twice_and_packing_nothing_are_named() -> None:
+    compressor = ActivationCompressor()
+    with compressor:
+        with pytest.raises(deltas.DeltaError, match="already in use"):
+            compressor.__enter__()
+        drawn(3)
+    with pytest.raises(deltas.DeltaError, match="run the forward pass in it"):
+        compressor.stats()
