@@ -100,6 +100,10 @@ class TrainConfig:
         CPU threads; part of what makes two runs equal to the bit
     precision
         fp32, or bf16 by autocast
+    activation_bits
+        bits at which what a step keeps for its backward pass is held (8, 4, 2 or 1), or null for all of them
+    activation_points
+        8 to hold the points of Lorentz layers at 8 bits too, or null to keep them exact
     """
 
     epochs: int = 100
@@ -116,6 +120,8 @@ class TrainConfig:
     precision: str = "fp32"
     max_steps: int | None = field(default=None, metadata=ADDED)
     eval_steps: int | None = field(default=None, metadata=ADDED)
+    activation_bits: int | None = field(default=None, metadata=ADDED)
+    activation_points: int | None = field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_every", "threads"):
@@ -130,6 +136,12 @@ class TrainConfig:
         require("--train.weight_decay", self.weight_decay, at_least=0)
         if self.precision not in ("fp32", "bf16"):
             raise UsageError(f"--train.precision is fp32 or bf16; got {self.precision!r}")
+        if self.activation_bits not in (None, 8, 4, 2, 1):
+            raise UsageError(f"--train.activation_bits is 8, 4, 2, 1 or null; got {self.activation_bits}")
+        if self.activation_points not in (None, 8):
+            raise UsageError(f"--train.activation_points is 8 or null; got {self.activation_points}")
+        if self.activation_points and not self.activation_bits:
+            raise UsageError("--train.activation_points acts with --train.activation_bits alone; give both")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

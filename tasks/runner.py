@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from math import isfinite
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from deltas.activations import ActivationCompressor, Policy
 from lorentz.check import ManifoldReport, watch
 
 from .checkpoint import load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
@@ -24,10 +22,11 @@ from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
+from .process import cpu_threads, environment, seed_everything
 from .progress import Progress
 from .sources import changed_sources
 
-__all__ = ["Data", "Task", "cpu_threads", "fit"]
+__all__ = ["Data", "Task", "fit"]
 
 SCHEMA = 1
 
@@ -83,32 +82,6 @@ class Task(Protocol):
     # A task may also have remarks(model) -> list[str]: what a user should be warned of in a trained model.
 
 
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine of this process, for ``env.json``."""
-    from importlib.metadata import version
-
-    names = ("hyrel", "torch", "geoopt", "accelerate", "transformers", "numpy")
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
-    return {**machine, **{name: version(name) for name in names}}
-
-
 def sources_of(task: Task) -> dict[str, str]:
     """SHA-256 of what a task reads besides its data, by name."""
     found: dict[str, str] = task.sources() if hasattr(task, "sources") else {}
@@ -131,6 +104,22 @@ def total_steps(train: TrainConfig, batches: int) -> int:
     return train.max_steps if train.max_steps is not None and batches else batches * train.epochs
 
 
+def _compressor(model: nn.Module, train: TrainConfig, seed: int) -> ActivationCompressor | None:
+    """What holds the activations of a step, where the configuration asks for it."""
+    if train.activation_bits is None:
+        return None
+    return ActivationCompressor(
+        model, bits=train.activation_bits, policy=Policy(marked=train.activation_points), seed=seed
+    )
+
+
+def _activations(compressor: ActivationCompressor | None) -> dict[str, Any] | None:
+    """Bytes of the last step of this process, for ``result.json``; None where there was none."""
+    if compressor is None or compressor.report is None:
+        return None
+    return {"bits": compressor.bits, "group": compressor.group, **compressor.report.as_dict()}
+
+
 class _Run:
     """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
 
@@ -138,13 +127,14 @@ class _Run:
         self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
         self.train: TrainConfig = task.config.train
         self.accelerator = Accelerator()  # its own precision setting could not change within a process
-        _seed(seed)
+        seed_everything(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
         self.frozen: frozenset[str] = task.frozen(self.model) if hasattr(task, "frozen") else frozenset()
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
         self.batches = task.n_batches(data)
         self.total = total_steps(self.train, self.batches)
+        self.compressor = _compressor(self.model, self.train, seed)
         self.epoch = self.index = self.count = self.misses = 0
         self.sums: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
@@ -207,7 +197,12 @@ class _Run:
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.accelerator.device.type
-        with torch.autocast(device, torch.bfloat16) if self.train.precision == "bf16" else nullcontext():
+        if self.compressor is not None:
+            self.compressor.forwards = self.steps  # which its rounding depends on
+        with (
+            torch.autocast(device, torch.bfloat16) if self.train.precision == "bf16" else nullcontext(),
+            self.compressor or nullcontext(),
+        ):
             return self.task.step(self.model, batch)
 
     def update(self) -> None:
@@ -345,7 +340,7 @@ class _Run:
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
             "threads": self.train.threads,
             "manifold": {"residual": report.residual, "radius_p99": report.radius_p99} if report else None,
-            "activations": None,
+            "activations": _activations(self.compressor),
             "warnings": self.warnings,
         }
 

@@ -52,6 +52,7 @@ class ActivationCompressor:
     Attributes
     ----------
     forwards : times that it was entered; rounding depends on it, so set it where a stopped training goes on
+    report : of the last forward pass; None before the first
     levels : bits by the name of a saved tensor (module, colon, place among those that it saves), from ``calibrate``
 
     Raises
@@ -81,7 +82,7 @@ class ActivationCompressor:
         self.levels: dict[str, int] = {}
         self._noise: dict[torch.device, Noise] = {}
         self._stack: ExitStack | None = None
-        self._report: Report | None = None
+        self.report: Report | None = None
         self.make: Callable[[Tensor, str], Content | None] = self._quantised
 
     # the context
@@ -93,7 +94,7 @@ class ActivationCompressor:
         self._places: dict[str, int] = {}
         self._table: WeakValueDictionary[tuple[Any, ...], Source] = WeakValueDictionary()
         self._held: dict[int, Life] = {}
-        self._report = Report()
+        self.report = Report()
         self._own = self._storages()
         self._watch = Watch(attention=self.attention)
         with ExitStack() as stack:
@@ -117,14 +118,14 @@ class ActivationCompressor:
         ------
         DeltaError : there was none, or nothing was saved in it.
         """
-        if self._report is None:
+        if self.report is None:
             raise DeltaError("no forward pass yet: run it inside `with compressor:`")
-        if not self._report.saved:
+        if not self.report.saved:
             raise DeltaError(
                 "nothing was saved inside the context: run the forward pass in it (backward() alone packs nothing), with "
                 "gradients on"
             )
-        return self._report
+        return self.report
 
     def _storages(self) -> set[int]:
         """Storages of parameters and buffers, found anew for each pass: a model may move."""
@@ -156,8 +157,8 @@ class ActivationCompressor:
     # saved tensors
 
     def _pack(self, x: Tensor) -> Exact | Kept:
-        assert self._report is not None
-        self._report.saved += 1
+        assert self.report is not None
+        self.report.saved += 1
         path = self._path[-1] if self._path else ""
         reason = unsuitable(x)
         if reason is None and (self._is_weight(x) or of_parameter(x)):
@@ -186,24 +187,24 @@ class ActivationCompressor:
         return x.untyped_storage()._cdata in self._own or x.untyped_storage()._cdata == self._watch.weight
 
     def _exact(self, x: Tensor, reason: str, path: str) -> Exact:
-        assert self._report is not None
+        assert self.report is not None
         nbytes = 0
         if x.layout is torch.strided and x.device.type != "meta":
             storage = x.untyped_storage()
             if reason == "small" and storage.nbytes() > 4 * x.nbytes:  # it would keep all of a large tensor alive
-                self._report.add(f"exact: {reason}", path, x.nbytes, x.nbytes)
+                self.report.add(f"exact: {reason}", path, x.nbytes, x.nbytes)
                 return Exact(x.detach().clone())
             known = self._held.get(storage._cdata)
             if known is None or known.gone:
                 self._held[storage._cdata] = Life(storage)
                 nbytes = storage.nbytes()
         if nbytes:
-            self._report.add(f"exact: {reason}", path, nbytes, nbytes)
+            self.report.add(f"exact: {reason}", path, nbytes, nbytes)
         return Exact(x)
 
     def _content(self, x: Tensor, once: Tensor, path: str, *, points: bool) -> Content | str:
         """What to hold in place of a tensor, or why it stays."""
-        assert self._report is not None
+        assert self.report is not None
         plain = once.numel() * once.element_size()
         flat = once.reshape(-1)
         content: Content | None
@@ -211,7 +212,7 @@ class ActivationCompressor:
             content = lossless(flat)
             if content is None:
                 return "no gradient"
-            self._report.add("lossless", path, plain, content.nbytes)
+            self.report.add("lossless", path, plain, content.nbytes)
             return content
         if self._watch.steep:
             return "steep derivative"
@@ -232,7 +233,7 @@ class ActivationCompressor:
             content = self.make(flat.detach(), name)
         if content is None:
             return "not finite"
-        self._report.add(self._label(content), path, plain, content.nbytes)
+        self.report.add(self._label(content), path, plain, content.nbytes)
         return content
 
     @staticmethod

@@ -12,8 +12,8 @@ from typing import Any
 from tasks.comparison import Table
 from tasks.config import make_config, study_digest, to_dict
 from tasks.folder import atomic_write, locked
+from tasks.process import cpu_threads
 from tasks.report.html import Column, Report, format_cell
-from tasks.runner import cpu_threads
 
 from .cells import Cell, solvable
 from .checks import check_methods, check_sets, check_unchanged
