@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deltas import DeltaError
 from deltas.activations import ActivationCompressor, Policy, allocate
 
-from .test_compressor import gradient, made
+from .networks import gradient, made
 
 
 def cost(bits: dict[str, int], sensitivity: dict[str, float]) -> float:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import pickle
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,102 +12,10 @@ from torch import Tensor, nn
 
 import deltas
 from deltas.activations import ActivationCompressor, Policy
-from deltas.activations.entries import Kept, Source
 
-from ..backbones import BACKBONES, backbone
+from .networks import MODELS, both, drawn, error, gradient, made
 
-
-class Graph(nn.Module):
-    """Two graph convolutions with a sparse matrix and dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(24, 64), nn.Linear(64, 5)
-        near = torch.eye(120) + torch.diag(torch.ones(119), 1)
-        self.register_buffer("near", near.to_sparse_coo())
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.dropout(F.relu(torch.sparse.mm(self.near, self.first(x))), 0.5, self.training)
-        return self.second(torch.sparse.mm(self.near, h))
-
-
-class Recurrent(nn.Module):
-    """An LSTM, whose kernel saves a workspace of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.LSTM(24, 40, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cell(x.view(10, 12, 24))[0]
-
-
-def convolutional() -> nn.Module:
-    layers = (nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 8, 3))
-    return nn.Sequential(*layers, nn.GELU(), nn.Flatten(), nn.LazyLinear(4))
-
-
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
-
-
-def bert() -> nn.Module:
-    return backbone("bert")
-
-
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]] = {
-    "graph": (Graph, lambda m: m(drawn(120, 24))),
-    "lstm": (Recurrent, lambda m: m(drawn(120, 24))),
-    "convolution": (convolutional, lambda m: m(drawn(6, 3, 20, 20))),
-    "channels last": (convolutional, lambda m: m(drawn(6, 3, 20, 20).contiguous(memory_format=torch.channels_last))),
-    **{
-        name: (lambda name=name: backbone(name), lambda m, name=name: first(m(**BACKBONES[name].inputs)))  # type: ignore[misc]
-        for name in BACKBONES
-    },
-}  # fmt: skip
 every = pytest.mark.parametrize("name", MODELS)
-
-
-def first(output: Any) -> Tensor:
-    return output.logits if hasattr(output, "logits") else output.last_hidden_state
-
-
-def made(name: str) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """A model that trains, without chance but for dropout, and its loss."""
-    build, call = MODELS[name]
-    torch.manual_seed(0)
-    model = build().train()
-    call(model)  # lazy layers
-    weight = drawn(*call(model).shape)
-    return model, lambda: (call(model) * weight).sum()
-
-
-def gradient(model: nn.Module, loss: Tensor) -> Tensor:
-    found = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
-    return torch.cat([g.flatten() for g in found if g is not None])
-
-
-def both(name: str, **options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, ActivationCompressor]:
-    """Loss and gradient without and with compression, with the same random numbers."""
-    model, loss = made(name)
-    buffers = copy.deepcopy(dict(model.named_buffers()))
-    torch.manual_seed(1)
-    plain = loss()
-    want, state = gradient(model, plain), torch.get_rng_state()
-    for key, value in model.named_buffers():
-        if value.layout is torch.strided:
-            value.copy_(buffers[key])
-    torch.manual_seed(1)
-    compressor = ActivationCompressor(model, **options)
-    with compressor:
-        packed = loss()
-    got = gradient(model, packed)
-    assert torch.equal(torch.get_rng_state(), state)
-    return plain, want, packed, got, compressor
-
-
-def error(got: Tensor, want: Tensor) -> float:
-    return float((got - want).norm() / want.norm())
 
 
 @every
@@ -310,126 +214,6 @@ def test_a_small_tensor_does_not_keep_a_large_one() -> None:
         h = (drawn(64, 32, 256).requires_grad_() * 1).tanh()
         model(h[:, 0]).sum().backward()
     assert compressor.stats().lines["exact: small"].held == h[:, 0].nbytes
-
-
-# graphs of every kind
-
-
-def test_a_change_in_place_is_an_error_where_torch_has_one_and_harmless_where_a_copy_is_held() -> None:
-    x = drawn(64, 64).requires_grad_()
-    with ActivationCompressor(policy=Policy(min_numel=10**6)):
-        h = x * 1
-        y = (h * h).sum()
-        h.add_(1)
-    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*saved at version 0 and is at version 1"):
-        y.backward()
-    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
-        h = x * 1
-        y = (h * h).sum()
-        h.add_(1)
-    y.backward()
-    assert x.grad is not None and error(x.grad, 2 * x.detach()) < 0.02
-
-
-def test_the_same_numbers_after_a_change_are_packed_anew() -> None:
-    x = drawn(64, 64).requires_grad_()
-    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
-        h = x * 1
-        before = (h * h).sum()
-        h.mul_(3)
-        after = (h * h).sum()
-    (got,) = torch.autograd.grad(before + after, x)
-    assert error(got, 20 * x.detach()) < 0.02
-
-
-def test_two_passes_may_share_a_backward_pass_and_gradients_add_up() -> None:
-    model, loss = made("convolution")
-    model.eval()
-    want = gradient(model, loss())
-    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
-    with compressor:
-        total = loss() + loss()
-    assert error(gradient(model, total), 2 * want) < 0.02
-    for _ in range(2):
-        with compressor:
-            value = loss()
-        value.backward()
-    assert error(torch.cat([p.grad.flatten() for p in model.parameters()]), 2 * want) < 0.02  # type: ignore[union-attr]
-
-
-def test_a_graph_is_read_twice_alike_and_differentiated_twice() -> None:
-    model, loss = made("bert")
-    model.eval()
-    with ActivationCompressor(model, policy=Policy(min_numel=64)):
-        value = loss()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    once = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    twice = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True) if a is not None)
-
-    x = drawn(32, 64).requires_grad_()
-    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
-        (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
-        twofold = (slope * slope).sum()
-    (got,) = torch.autograd.grad(twofold, x)
-    assert error(got, 36 * x.detach() ** 3) < 0.05
-
-
-def test_what_was_packed_dies_with_the_graph() -> None:
-    model, loss = made("bert")
-    living: list[weakref.ref[Source]] = []
-    compressor = ActivationCompressor(model, policy=Policy(min_numel=64))
-    plain = compressor._pack
-
-    def watched(x: Tensor) -> Any:
-        found = plain(x)
-        if isinstance(found, Kept):
-            living.append(weakref.ref(found.source))
-        return found
-
-    compressor._pack = watched  # type: ignore[method-assign]
-    with compressor:
-        value = loss()
-    assert living and all(reference() is not None for reference in living)
-    value.backward()
-    del value
-    gc.collect()
-    assert all(reference() is None for reference in living)
-
-
-def test_an_error_inside_leaves_nothing_behind() -> None:
-    model, loss = made("bert")
-    compressor = ActivationCompressor(model)
-    with pytest.raises(ZeroDivisionError), compressor:
-        loss()
-        raise ZeroDivisionError
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    packed: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(x) or x, lambda x: x):
-        drawn(3).requires_grad_().exp()
-    assert packed  # our hooks are off again, or these would not have been asked
-    with compressor:
-        loss()
-    copy.deepcopy(model)
-    pickle.dumps(model)
-
-
-def test_a_delta_saves_less_and_compresses_as_well() -> None:
-    model, loss = made("bert")
-    full = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
-    with full:
-        loss()
-    handle = deltas.attach(model, deltas.LoRA(rank=2))
-    with torch.no_grad():
-        for p in handle.parameters():
-            p.add_(0.1)
-    model.eval()
-    want = gradient(model, loss())
-    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
-    with compressor:
-        value = loss()
-    assert error(gradient(model, value), want) < 0.05
-    assert compressor.stats().held < full.stats().held
 
 
 # mistakes

@@ -1,0 +1,172 @@
+"""Activation compression and graphs of every kind: changed in place, shared, read twice, checkpointed, compiled, dead."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import deltas
+from deltas.activations import ActivationCompressor, Policy
+from deltas.activations.entries import Kept, Source
+
+from .networks import drawn, error, gradient, made
+
+
+def test_a_change_in_place_is_an_error_where_torch_has_one_and_harmless_where_a_copy_is_held() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(policy=Policy(min_numel=10**6)):
+        h = x * 1
+        y = (h * h).sum()
+        h.add_(1)
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*saved at version 0 and is at version 1"):
+        y.backward()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        h = x * 1
+        y = (h * h).sum()
+        h.add_(1)
+    y.backward()
+    assert x.grad is not None and error(x.grad, 2 * x.detach()) < 0.02
+
+
+def test_the_same_numbers_after_a_change_are_packed_anew() -> None:
+    x = drawn(64, 64).requires_grad_()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        h = x * 1
+        before = (h * h).sum()
+        h.mul_(3)
+        after = (h * h).sum()
+    (got,) = torch.autograd.grad(before + after, x)
+    assert error(got, 20 * x.detach()) < 0.02
+
+
+def test_two_passes_may_share_a_backward_pass_and_gradients_add_up() -> None:
+    model, loss = made("convolution")
+    model.eval()
+    want = gradient(model, loss())
+    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with compressor:
+        total = loss() + loss()
+    assert error(gradient(model, total), 2 * want) < 0.02
+    for _ in range(2):
+        with compressor:
+            value = loss()
+        value.backward()
+    assert error(torch.cat([p.grad.flatten() for p in model.parameters()]), 2 * want) < 0.02  # type: ignore[union-attr]
+
+
+def test_a_graph_is_read_twice_alike_and_differentiated_twice() -> None:
+    model, loss = made("bert")
+    model.eval()
+    with ActivationCompressor(model, policy=Policy(min_numel=64)):
+        value = loss()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    once = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    twice = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True) if a is not None)
+
+    x = drawn(32, 64).requires_grad_()
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        (slope,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+        twofold = (slope * slope).sum()
+    (got,) = torch.autograd.grad(twofold, x)
+    assert error(got, 36 * x.detach() ** 3) < 0.05
+
+
+def test_what_was_packed_dies_with_the_graph() -> None:
+    model, loss = made("bert")
+    living: list[weakref.ref[Source]] = []
+    compressor = ActivationCompressor(model, policy=Policy(min_numel=64))
+    plain = compressor._pack
+
+    def watched(x: Tensor) -> Any:
+        found = plain(x)
+        if isinstance(found, Kept):
+            living.append(weakref.ref(found.source))
+        return found
+
+    compressor._pack = watched  # type: ignore[method-assign]
+    with compressor:
+        value = loss()
+    assert living and all(reference() is not None for reference in living)
+    value.backward()
+    del value
+    gc.collect()
+    assert all(reference() is None for reference in living)
+
+
+def test_an_error_inside_leaves_nothing_behind() -> None:
+    model, loss = made("bert")
+    compressor = ActivationCompressor(model)
+    with pytest.raises(ZeroDivisionError), compressor:
+        loss()
+        raise ZeroDivisionError
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    packed: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(x) or x, lambda x: x):
+        drawn(3).requires_grad_().exp()
+    assert packed  # our hooks are off again, or these would not have been asked
+    with compressor:
+        loss()
+    copy.deepcopy(model)
+    pickle.dumps(model)
+
+
+def test_a_delta_saves_less_and_compresses_as_well() -> None:
+    model, loss = made("bert")
+    full = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with full:
+        loss()
+    handle = deltas.attach(model, deltas.LoRA(rank=2))
+    with torch.no_grad():
+        for p in handle.parameters():
+            p.add_(0.1)
+    model.eval()
+    want = gradient(model, loss())
+    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with compressor:
+        value = loss()
+    assert error(gradient(model, value), want) < 0.05
+    assert compressor.stats().held < full.stats().held
+
+
+def _stack() -> tuple[nn.Sequential, Tensor, list[nn.Parameter]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+    return model, drawn(128, 64), list(model.parameters())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_it_combines_with_checkpointing(reentrant: bool) -> None:
+    model, x, parameters = _stack()
+    want = torch.autograd.grad((model(model(x)) ** 2).sum(), parameters)
+    compressor = ActivationCompressor(model, bits=8, policy=Policy(min_numel=64))
+    with compressor:
+        value = (checkpoint(model, model(x), use_reentrant=reentrant) ** 2).sum()
+    value.backward()
+    for p, w in zip(parameters, want, strict=True):
+        assert p.grad is not None and error(p.grad, w) < 0.02
+
+
+def test_transforms_of_functions_are_refused_by_torch() -> None:
+    model, x, _ = _stack()
+    with ActivationCompressor(model), pytest.raises(RuntimeError, match="don't yet support saved tensor hooks"):
+        torch.func.grad(lambda z: (model(z) ** 2).sum())(x)
+
+
+@pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by torch's tracing
+def test_a_compiled_model_has_the_same_gradient() -> None:
+    model, x, parameters = _stack()
+    want = torch.autograd.grad((model(x) ** 2).sum(), parameters)
+    with ActivationCompressor(model, bits=8, policy=Policy(min_numel=64)):
+        value = (torch.compile(model, backend="aot_eager")(x) ** 2).sum()
+    for got, w in zip(torch.autograd.grad(value, parameters), want, strict=True):
+        assert error(got, w) < 0.02
