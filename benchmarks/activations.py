@@ -51,9 +51,10 @@ class Graph(nn.Module):
     def __init__(self, nodes: int = 2708) -> None:
         super().__init__()
         edges = torch.randint(0, nodes, (2, 4 * nodes))
-        near = torch.sparse_coo_tensor(edges, torch.full((4 * nodes,), 0.25), (nodes, nodes)).coalesce()
+        weights = torch.full((4 * nodes,), 0.25)
+        near = torch.sparse_coo_tensor(edges, weights, (nodes, nodes), check_invariants=True).coalesce()
         self.register_buffer("near", near)
-        self.x = torch.randn(nodes, 256)
+        self.register_buffer("x", torch.randn(nodes, 256))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in ((256, 128), (128, 128), (128, 7)))
 
     def forward(self) -> Tensor:

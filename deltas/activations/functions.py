@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ _STEEP = frozenset(
     [
         "acosh", "arccosh", "acos", "arccos", "asin", "arcsin", "atanh", "arctanh", "sqrt", "rsqrt", "log", "log2", "log10",
         "log1p", "reciprocal", "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__rdiv__", "__idiv__",
+        "normalize", "cosine_similarity", "pairwise_distance",
     ]
 )  # fmt: skip
+_torch_attention = F.scaled_dot_product_attention
 _WITH_WEIGHT = frozenset(["linear", "bilinear", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))])
 
 
@@ -28,6 +31,30 @@ def _steep_power(args: tuple[Any, ...]) -> bool:
     """Whether a power has a pole at zero, or its derivative has."""
     exponent = args[1] if len(args) > 1 else None
     return isinstance(exponent, int | float) and exponent < 1
+
+
+class _Inside:
+    """While entered, torch's own functions in Python, inside which no mode acts, take consistent attention too.
+
+    It is equal to the bit, so that it does not matter that other threads take it meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.count = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.count += 1
+            F.scaled_dot_product_attention = consistent_attention  # type: ignore[assignment]
+
+    def __exit__(self, *_error: object) -> None:
+        with self.lock:
+            self.count -= 1
+            if not self.count:
+                F.scaled_dot_product_attention = _torch_attention
+
+
+_inside = _Inside()
 
 
 class Watch(TorchFunctionMode):
@@ -52,6 +79,9 @@ class Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "scaled_dot_product_attention" and self.attention:
             return consistent_attention(*args, **kwargs)
+        if name == "multi_head_attention_forward" and self.attention:
+            with _inside:
+                return func(*args, **kwargs)
         if name in _STEEP or name.rstrip("_") in _STEEP or (name.strip("_") == "pow" and _steep_power(args)):
             self.steep = True
             try:
@@ -80,7 +110,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: dict[str, Any], state: Tensor | None
     ) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+        return _torch_attention(q, k, v, attn_mask=mask, **options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -101,7 +131,7 @@ class _Attention(torch.autograd.Function):
         kernel = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
         with torch.enable_grad(), kernel, _drawing_again(ctx.state, grad.device):
             q, k, v, mask = inputs
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **ctx.options)  # type: ignore[arg-type]
+            out = _torch_attention(q, k, v, attn_mask=mask, **ctx.options)  # type: ignore[arg-type]
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=twice))
         return tuple(next(found) if need else None for need in ctx.needs_input_grad)
 
@@ -152,7 +182,7 @@ def consistent_attention(
     tensors = [x for x in (query, key, value, attn_mask) if x is not None]
     plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if plain or not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **options)  # type: ignore[arg-type]
+        return _torch_attention(query, key, value, attn_mask=attn_mask, **options)  # type: ignore[arg-type]
     state = _random_state(query.device) if dropout_p else None
     out: Tensor = _Attention.apply(query, key, value, attn_mask, options, state)  # type: ignore[no-untyped-call]
     return out

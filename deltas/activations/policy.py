@@ -19,7 +19,7 @@ _SAME_NUMBERS = frozenset(
     f"{name}Backward0"
     for name in (
         "T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "ToCopy", "Slice", "Select", "Unsqueeze",
-        "Squeeze", "Expand", "AsStrided", "Alias", "Clone", "Mt", "MH",
+        "Squeeze", "Split", "SplitWithSizes", "Unbind", "Expand", "AsStrided", "Alias", "Clone", "Mt", "MH",
     )
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltas.activations import ActivationCompressor, Policy, consistent_attention
@@ -93,6 +93,25 @@ def test_without_gradients_or_under_transforms_it_is_torchs_own() -> None:
         got = torch.func.grad(lambda q: consistent_attention(q, k, v).sin().sum())(q)
         want = torch.func.grad(lambda q: F.scaled_dot_product_attention(q, k, v).sin().sum())(q)
     assert torch.equal(got, want)
+
+
+def test_torchs_own_module_takes_it_too_and_gives_it_back() -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(64, 4, batch_first=True)
+    with torch.no_grad():
+        layer.in_proj_weight.mul_(6)
+    x = torch.randn(8, 32, 64, generator=torch.Generator().manual_seed(1))
+    own = F.scaled_dot_product_attention
+
+    def slope(**options: Any) -> Tensor:
+        with ActivationCompressor(policy=Policy(min_numel=64), **options):
+            y = layer(x, x, x, need_weights=False)[0]
+        return torch.autograd.grad(y.sin().sum(), layer.in_proj_weight)[0]
+
+    want = torch.autograd.grad(layer(x, x, x, need_weights=False)[0].sin().sum(), layer.in_proj_weight)[0]
+    error = {on: float((slope(bits=2, attention=on) - want).norm() / want.norm()) for on in (True, False)}
+    assert error[True] < 5 and not error[False] < 20 * error[True]
+    assert F.scaled_dot_product_attention is own
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
