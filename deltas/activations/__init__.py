@@ -6,8 +6,8 @@ After Liu et al., "GACT: Activation Compressed Training for Generic Network Arch
 from .calibration import Calibration, allocate
 from .compressor import ActivationCompressor
 from .functions import consistent_attention
+from .groups import BITS, Groups, Noise, quantise
 from .policy import Policy
-from .quantise import BITS, Groups, Noise, quantise
 from .report import Line, Report
 
 __all__ = [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import DeltaError
 from .entries import Content
-from .quantise import BITS
+from .groups import BITS
 
 if TYPE_CHECKING:
     from .compressor import ActivationCompressor
@@ -131,13 +131,19 @@ def calibrate(
     wanted = [p for p in compressor.model.parameters() if p.requires_grad]
     if not wanted:
         raise DeltaError("no parameter of the model gets a gradient")
-    buffers = [(buffer, buffer.clone()) for buffer in compressor.model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in compressor.model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    report = compressor.report
     try:
         return _chosen(compressor, _forward(compressor, loss, wanted), budget, levels)
     finally:
         with torch.no_grad():
-            for buffer, kept in buffers:  # after the last backward pass, which reads some of them
-                buffer.copy_(kept)
+            for module, name, buffer, kept in buffers:  # after the last backward pass, which reads some of them
+                setattr(module, name, buffer.copy_(kept))
+        compressor.report = report
 
 
 def _chosen(

@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 from zlib import crc32
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import DeltaError
 from .calibration import Calibration, calibrate
 from .entries import Content, Exact, Kept, Life, Point, Rectified, Source, Window, window
 from .functions import Watch
-from .lossless import lossless, mask_of
-from .policy import Policy, marked, of_parameter, unsuitable
-from .quantise import BITS, Groups, Noise, quantise
+from .groups import BITS, Groups, Noise, quantise
+from .lossless import Narrow, TwoValued, lossless, mask_of
+from .policy import Policy, are_points, marked, of_parameter, unsuitable
 from .report import Report
 
 __all__ = ["ActivationCompressor"]
+
+
+# Functions whose saved result tells by its sign which derivative holds.
+_SIGNED = frozenset(f"{name}Backward{n}" for name in ("Relu", "LeakyRelu", "Elu", "Celu") for n in (0, 1))
+
+
+def _label(content: Content) -> str:
+    if isinstance(content, Groups):
+        return f"{content.bits} bits"
+    if isinstance(content, Rectified):
+        return f"{_label(content.numbers)} and a sign"
+    if isinstance(content, TwoValued | Narrow):
+        return "lossless"
+    return "points" if isinstance(content, Point) else "raw"
 
 
 class ActivationCompressor:
@@ -70,9 +85,9 @@ class ActivationCompressor:
         seed: int = 0,
         attention: bool = True,
     ) -> None:
-        if bits not in BITS:
+        if type(bits) is not int or bits not in BITS:
             raise DeltaError(f"bits is {bits}; give one of {', '.join(map(str, BITS))}")
-        if group < 8 or group % 8 or group > 4096:
+        if type(group) is not int or group < 8 or group % 8 or group > 4096:
             raise DeltaError(f"group is {group}; give a multiple of 8 up to 4096, usually 64")
         self.model, self.bits, self.group, self.seed = model, bits, group, seed
         self.policy = policy or Policy()
@@ -83,6 +98,7 @@ class ActivationCompressor:
         self._noise: dict[torch.device, Noise] = {}
         self._stack: ExitStack | None = None
         self.report: Report | None = None
+        self._recent: tuple[ref[Source], Tensor] | None = None
         self.make: Callable[[Tensor, str], Content | None] = self._quantised
 
     # the context
@@ -94,9 +110,11 @@ class ActivationCompressor:
         self._places: dict[str, int] = {}
         self._table: WeakValueDictionary[tuple[Any, ...], Source] = WeakValueDictionary()
         self._held: dict[int, Life] = {}
+        self._recent = None
         self.report = Report()
         self._own = self._storages()
-        self._watch = Watch(attention=self.attention)
+        self._passes = 0
+        self._watch = Watch(attention=self._consistent)
         with ExitStack() as stack:
             self._name_modules(stack)
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack))
@@ -132,16 +150,29 @@ class ActivationCompressor:
         if self.model is None:
             return set()
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        return {x.untyped_storage()._cdata for x in tensors if x.layout is torch.strided and x.device.type != "meta"}
+        real = (x for x in tensors if x.layout is torch.strided and x.device.type != "meta" and not is_lazy(x))
+        return {x.untyped_storage()._cdata for x in real}
+
+    def _consistent(self) -> bool:
+        """Whether attention is to be recomputed: not inside a checkpoint, whose hooks are above ours.
+
+        It counts what is saved, and counts again when it recomputes, without us.
+        """
+        top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # not before torch 2.8
+        hooks = None if top is None else top(False)
+        return self.attention and (hooks is None or hooks[0] == self._pack)
 
     def _name_modules(self, stack: ExitStack) -> None:
         if self.model is None:
             return
         for name, module in self.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
 
             def enter(_module: nn.Module, _args: Any, path: str = name) -> None:
-                if not path:
-                    self._places.clear()  # the same names in a second pass of the model
+                if not path:  # the same names in a second pass of the model, and other noise
+                    self._places.clear()
+                    self._passes += 1
                 self._path.append(path)
 
             def leave(*_anything: Any) -> None:
@@ -160,31 +191,72 @@ class ActivationCompressor:
         assert self.report is not None
         self.report.saved += 1
         path = self._path[-1] if self._path else ""
-        reason = unsuitable(x)
-        if reason is None and (self._is_weight(x) or of_parameter(x)):
-            return Exact(x)  # held by its owner anyway
-        if reason is None and x.numel() < self.policy.min_numel:
-            reason = "small"
-        if reason is not None:
+        if reason := unsuitable(x):
             return self._exact(x, reason, path)
-        points = marked(x)
+        if self._owned(x):
+            return Exact(x)
+        slope = x.is_floating_point() and x.requires_grad
+        name = self._name(path) if slope else ""
+        form = self._form(x, path) if slope else "lossless"
+        if x.numel() < self.policy.min_numel:
+            form = "exact: small"
+        if form.startswith("exact: "):
+            return self._exact(x, form.removeprefix("exact: "), path)
+        points = form == "points"
         once, way = (x, Window(tuple(range(x.dim())), tuple(x.shape), x.shape)) if points else window(x)
         storage = x.untyped_storage()
-        key = (storage._cdata, x._version, x.storage_offset(), once.shape, once.stride(), x.dtype)
+        dense = once.is_contiguous() and not points
+        shape: Any = (
+            once.numel() if dense else (once.shape, once.stride())
+        )  # views of other shapes show the same numbers
+        key = (form, storage._cdata, x._version, x.storage_offset(), shape, x.dtype)
         source = self._table.get(key)
         if source is None or source.life.gone:
-            content = self._content(x, once, path, points=points)
-            if isinstance(content, str):
-                return self._exact(x, content, path)
-            source = Source(content, storage)
-            self._table[key] = source
+            content = self._content(form, once.detach(), name)
+            if content is None:
+                return self._exact(x, "not finite" if slope else "no gradient", path)
+            self.report.add(_label(content), path, once.numel() * once.element_size(), content.nbytes)
+            source = self._table[key] = Source(content, storage, constant=self.make == self._quantised)
+        source.views += 1
         return Kept(source, way)
 
-    def _unpack(self, saved: Exact | Kept) -> Tensor:
-        return saved.restore()
+    def _name(self, path: str) -> str:
+        """Name of what a module saves next; counted before any rule, so that it does not depend on sizes."""
+        place = self._places.get(path, 0)
+        self._places[path] = place + 1
+        return f"{path}:{place}"
 
-    def _is_weight(self, x: Tensor) -> bool:
-        return x.untyped_storage()._cdata in self._own or x.untyped_storage()._cdata == self._watch.weight
+    def _forget(self, _gone: object) -> None:
+        self._recent = None
+
+    def _owned(self, x: Tensor) -> bool:
+        """Whether it is held by the model, or by the caller, anyway."""
+        if self.model is None:
+            return x.is_leaf and x.requires_grad
+        return x.untyped_storage()._cdata in self._own
+
+    def _form(self, x: Tensor, path: str) -> str:
+        """What becomes of a tensor that gets a gradient."""
+        if x.untyped_storage()._cdata in self._watch.weights or of_parameter(x):
+            return "exact: weight or leaf"
+        if self._watch.exact:
+            return "exact: by its function"
+        if self.policy.skipped(path):
+            return "exact: skipped"
+        if marked(x):
+            whole = self.policy.marked is not None and are_points(x)
+            return "points" if whole else "exact: marked by its function"
+        if self.policy.exact is not None and self.policy.exact(x.detach()):
+            return "exact: the policy's own rule"
+        return "signed" if type(x.grad_fn).__name__ in _SIGNED else "numbers"
+
+    def _unpack(self, saved: Exact | Kept) -> Tensor:
+        if isinstance(saved, Exact) or saved.source.views == 1 or not saved.source.constant:
+            return saved.restore()
+        recent = self._recent  # layers that read one tensor, as queries, keys and values do, follow each other
+        if recent is None or recent[0]() is not saved.source:
+            recent = self._recent = (ref(saved.source, self._forget), saved.source.content.restore())
+        return saved.window.of(recent[1])
 
     def _exact(self, x: Tensor, reason: str, path: str) -> Exact:
         assert self.report is not None
@@ -202,47 +274,17 @@ class ActivationCompressor:
             self.report.add(f"exact: {reason}", path, nbytes, nbytes)
         return Exact(x)
 
-    def _content(self, x: Tensor, once: Tensor, path: str, *, points: bool) -> Content | str:
-        """What to hold in place of a tensor, or why it stays."""
-        assert self.report is not None
-        plain = once.numel() * once.element_size()
-        flat = once.reshape(-1)
-        content: Content | None
-        if not x.is_floating_point() or not x.requires_grad:
-            content = lossless(flat)
-            if content is None:
-                return "no gradient"
-            self.report.add("lossless", path, plain, content.nbytes)
-            return content
-        if self._watch.steep:
-            return "steep derivative"
-        if self.policy.skipped(path):
-            return "skipped"
-        if points and self.policy.marked is None:
-            return "marked by its function"
-        if self.policy.exact is not None and self.policy.exact(x.detach()):
-            return "the policy's own rule"
-        place = self._places.get(path, 0)
-        self._places[path] = place + 1
-        name = f"{path}:{place}"
-        if points:
-            content = self._point(x.detach(), name)
-        elif type(x.grad_fn).__name__ == "ReluBackward0":
-            content = self._rectified(flat.detach(), name)
-        else:
-            content = self.make(flat.detach(), name)
-        if content is None:
-            return "not finite"
-        self.report.add(self._label(content), path, plain, content.nbytes)
-        return content
-
-    @staticmethod
-    def _label(content: Content) -> str:
-        if isinstance(content, Groups):
-            return f"{content.bits} bits"
-        if isinstance(content, Rectified):
-            return f"{content.numbers.bits} bits and a sign"
-        return "points" if isinstance(content, Point) else "raw"
+    def _content(self, form: str, x: Tensor, name: str) -> Content | None:
+        """What to hold in place of a tensor; None where it has to stay."""
+        if form == "points":
+            rows = x.reshape(-1, x.shape[-1])
+            space = self.quantised(rows[:, 1:].reshape(-1), name, 8)
+            return None if space is None else Point(rows[:, :1].clone(), space)
+        flat = x.reshape(-1)
+        if form == "lossless":
+            return lossless(flat)
+        numbers = self.make(flat, name)
+        return numbers if numbers is None or form == "numbers" else Rectified(numbers, mask_of(flat > 0))
 
     def _quantised(self, flat: Tensor, name: str) -> Groups | None:
         return self.quantised(flat, name, self.levels.get(name, self.bits))
@@ -252,17 +294,8 @@ class ActivationCompressor:
         noise = self._noise.get(flat.device)
         if noise is None:
             noise = self._noise[flat.device] = Noise(self.seed, device=flat.device)
-        offset = crc32(f"{self.seed} {self.forwards} {name}".encode())
+        offset = crc32(f"{self.seed} {self.forwards} {self._passes} {name}".encode())
         return quantise(flat, bits, group=self.group, noise=noise, offset=offset)
-
-    def _rectified(self, flat: Tensor, name: str) -> Content | None:
-        content = self.make(flat, name)
-        return Rectified(content, mask_of(flat > 0)) if isinstance(content, Groups) else content
-
-    def _point(self, x: Tensor, name: str) -> Content | None:
-        rows = x.reshape(-1, x.shape[-1])
-        space = self.quantised(rows[:, 1:].reshape(-1), name, 8)
-        return None if space is None else Point(rows[:, :1].clone(), space)
 
     def calibrate(
         self, loss: Callable[[], Tensor], *, budget: float | None = None, levels: tuple[int, ...] = (8, 4, 2)

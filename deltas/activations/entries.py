@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .groups import Groups
 from .lossless import TwoValued
-from .quantise import Groups
 
 __all__ = ["Content", "Exact", "Kept", "Life", "Point", "Rectified", "Source", "Window", "window"]
 
@@ -31,9 +31,9 @@ class Content(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """What ReLU returned: rounding may not turn a number above zero into zero, which would let no gradient through."""
+    """What ReLU or one of its kind returned: rounding may take no number over zero, where its derivative jumps."""
 
-    numbers: Groups
+    numbers: Content
     above: TwoValued
 
     @property
@@ -42,9 +42,9 @@ class Rectified:
         return self.numbers.nbytes + self.above.nbytes
 
     def restore(self) -> Tensor:
-        """The numbers, those above zero above zero."""
-        found = self.numbers.restore()
-        return found.masked_fill_(self.above.chosen() & (found <= 0), torch.finfo(found.dtype).tiny)
+        """The numbers, those above zero above zero, the others not."""
+        found, above = self.numbers.restore(), self.above.chosen()
+        return torch.where(above, found.clamp(min=torch.finfo(found.dtype).tiny), found.clamp(max=0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,10 +112,17 @@ class Life:
 
 
 class Source:
-    """Packed numbers, and the storage that they were made of."""
+    """Packed numbers, and the storage that they were made of.
 
-    def __init__(self, content: Content, storage: torch.UntypedStorage) -> None:
-        self.content, self.life = content, Life(storage)
+    Attributes
+    ----------
+    constant : whether they are restored alike every time
+    views : saved tensors that show them
+    """
+
+    def __init__(self, content: Content, storage: torch.UntypedStorage, *, constant: bool) -> None:
+        self.content, self.life, self.constant = content, Life(storage), constant
+        self.views = 0
 
 
 @dataclass(frozen=True, eq=False)

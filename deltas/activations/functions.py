@@ -15,22 +15,35 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Watch", "consistent_attention"]
 
-# Their derivatives have a pole where their argument or result is smallest: rounding there is not small in the gradient.
-_STEEP = frozenset(
+# Functions whose saved tensors are not rounded: their derivatives have a pole, or compare an argument with the result. With
+# them the functions of torch in Python that call such ones, since no mode sees what is called inside.
+_EXACT = frozenset(
     [
-        "acosh", "arccosh", "acos", "arccos", "asin", "arcsin", "atanh", "arctanh", "sqrt", "rsqrt", "log", "log2", "log10",
-        "log1p", "reciprocal", "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__rdiv__", "__idiv__",
-        "normalize", "cosine_similarity", "pairwise_distance",
+        "acosh", "arccosh", "acos", "arccos", "asin", "arcsin", "atanh", "arctanh", "atan2", "arctan2", "tan", "logit",
+        "erfinv",
+        "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "xlogy", "logsumexp", "logcumsumexp", "logaddexp", "logaddexp2",
+        "reciprocal", "div", "divide", "true_divide", "truediv", "rtruediv", "rdiv", "idiv", "prod",
+        "cumprod",
+        "norm", "vector_norm", "linalg_vector_norm", "matrix_norm", "std", "std_mean", "renorm", "cdist", "dist",
+        "amax", "amin", "aminmax", "max", "min", "median", "nanmedian", "scatter_reduce", "index_reduce", "segment_reduce",
+        "cummax", "cummin", "hardtanh", "relu6", "threshold", "softshrink", "hardshrink", "digamma", "lgamma", "polygamma",
+        "normalize", "cosine_similarity", "pairwise_distance", "gaussian_nll_loss", "poisson_nll_loss", "ctc_loss",
+        "lp_pool1d", "lp_pool2d", "lp_pool3d", "triplet_margin_loss", "cosine_embedding_loss", "det", "logdet", "slogdet",
+        "linalg_det", "linalg_slogdet", "inverse", "linalg_inv", "linalg_solve", "linalg_cholesky", "cholesky", "svd",
+        "linalg_svd", "linalg_svdvals", "linalg_eigh", "linalg_eigvalsh", "linalg_qr", "qr",
     ]
 )  # fmt: skip
 _torch_attention = F.scaled_dot_product_attention
 _WITH_WEIGHT = frozenset(["linear", "bilinear", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))])
 
 
-def _steep_power(args: tuple[Any, ...]) -> bool:
-    """Whether a power has a pole at zero, or its derivative has."""
-    exponent = args[1] if len(args) > 1 else None
-    return isinstance(exponent, int | float) and exponent < 1
+def _exact(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if name.strip("_") in _EXACT:
+        return True
+    if name.strip("_") != "pow":
+        return False
+    exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
+    return not isinstance(exponent, int | float) or exponent < 1  # a pole at zero, of the power or of its derivative
 
 
 class _Inside:
@@ -45,13 +58,15 @@ class _Inside:
     def __enter__(self) -> None:
         with self.lock:
             self.count += 1
-            F.scaled_dot_product_attention = consistent_attention  # type: ignore[assignment]
+            if self.count == 1:
+                self.before = F.scaled_dot_product_attention
+                F.scaled_dot_product_attention = consistent_attention  # type: ignore[assignment]
 
     def __exit__(self, *_error: object) -> None:
         with self.lock:
             self.count -= 1
             if not self.count:
-                F.scaled_dot_product_attention = _torch_attention
+                F.scaled_dot_product_attention = self.before
 
 
 _inside = _Inside()
@@ -60,43 +75,55 @@ _inside = _Inside()
 class Watch(TorchFunctionMode):
     """While it is entered, says of a function that runs what of it must stay exact, and makes attention consistent.
 
+    Parameters
+    ----------
+    attention : asked at each attention whether to make it consistent
+
     Attributes
     ----------
-    steep : whether the function that runs has a derivative with a pole
-    weight : storage of the weight of the linear function that runs, which may be made from parameters (merged, normalised)
+    exact : whether nothing that the function saves may be rounded
+    weights : storages of the weights of the linear function that runs, which may be made of parameters (merged, normalised)
     """
 
-    def __init__(self, *, attention: bool) -> None:
+    def __init__(self, *, attention: Callable[[], bool]) -> None:
         super().__init__()
         self.attention = attention
-        self.steep = False
-        self.weight: int | None = None
+        self.exact = False
+        self.weights: frozenset[int] = frozenset()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name == "scaled_dot_product_attention" and self.attention:
+        if name == "scaled_dot_product_attention" and self.attention():
             return consistent_attention(*args, **kwargs)
-        if name == "multi_head_attention_forward" and self.attention:
-            with _inside:
-                return func(*args, **kwargs)
-        if name in _STEEP or name.rstrip("_") in _STEEP or (name.strip("_") == "pow" and _steep_power(args)):
-            self.steep = True
+        if name == "multi_head_attention_forward":
+            self.weights = _storages(args[5:6] + args[11:12], kwargs)
+            try:
+                with _inside if self.attention() else nullcontext():
+                    return func(*args, **kwargs)
+            finally:
+                self.weights = frozenset()
+        if _exact(name, args, kwargs):
+            self.exact = True
             try:
                 return func(*args, **kwargs)
             finally:
-                self.steep = False
+                self.exact = False
         if name in _WITH_WEIGHT:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            if isinstance(weight, Tensor) and weight.layout is torch.strided:
-                self.weight = weight.untyped_storage()._cdata
+            self.weights = _storages(args[1:2], kwargs)
             try:
                 return func(*args, **kwargs)
             finally:
-                self.weight = None
+                self.weights = frozenset()
         return func(*args, **kwargs)
+
+
+def _storages(args: tuple[Any, ...], kwargs: dict[str, Any]) -> frozenset[int]:
+    """Storages of the weights among the arguments of a function."""
+    tensors = [*args, *(value for name, value in kwargs.items() if name.endswith("weight"))]
+    return frozenset(x.untyped_storage()._cdata for x in tensors if isinstance(x, Tensor) and x.layout is torch.strided)
 
 
 class _Attention(torch.autograd.Function):
@@ -117,23 +144,27 @@ class _Attention(torch.autograd.Function):
         *tensors, options, state = inputs
         ctx.save_for_backward(*tensors)
         ctx.options, ctx.state = options, state
+        device = output.device.type
+        on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        ctx.autocast = torch.autocast(device, dtype=dtype, enabled=on)  # casts the arguments again as it did
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved: tuple[Tensor | None, ...] = ctx.saved_tensors
         twice = torch.is_grad_enabled()
-        inputs = [
-            x if x is None or twice else x.detach().requires_grad_(need)
-            for x, need in zip(saved, ctx.needs_input_grad, strict=False)
-        ]
-        wanted = [x for x, need in zip(inputs, ctx.needs_input_grad, strict=False) if x is not None and need]
+        need = ctx.needs_input_grad[:4]
         # The fused kernels have a first derivative only.
         kernel = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
-        with torch.enable_grad(), kernel, _drawing_again(ctx.state, grad.device):
-            q, k, v, mask = inputs
+        with torch.enable_grad(), kernel, ctx.autocast, _drawing_again(ctx.state, grad.device):
+            # Of views, or the paths from one argument to another would be counted with those of the result.
+            q, k, v, mask = inputs = [
+                x if x is None else x.view_as(x) if twice else x.detach().requires_grad_(needed)
+                for x, needed in zip(saved, need, strict=True)
+            ]
             out = _torch_attention(q, k, v, attn_mask=mask, **ctx.options)  # type: ignore[arg-type]
+        wanted = [x for x, needed in zip(inputs, need, strict=True) if x is not None and needed]
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=twice))
-        return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+        return *(next(found) if needed else None for needed in need), None, None
 
 
 class _drawing_again:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .quantise import pack_bits, unpack_bits
+from .groups import pack_bits, unpack_bits
 
 __all__ = ["Narrow", "TwoValued", "lossless", "mask_of"]
 
@@ -70,13 +70,17 @@ def mask_of(chosen: Tensor) -> TwoValued:
 
 
 def _two_valued(flat: Tensor) -> TwoValued | None:
-    """Numbers (n,) as bits, if they have no more than two values, as the noise of dropout and masks do."""
-    low, high = torch.aminmax(flat)
-    above = flat == high
-    if not bool((above | (flat == low)).all()):  # also where one is not a number
+    """Numbers (n,) as bits, if they have no more than two values, as the noise of dropout and masks do.
+
+    Values are compared by their bits, by which -0 and 0 differ and a NaN is like itself.
+    """
+    words = flat.view(torch.int32 if flat.dtype is torch.float32 else torch.int16)
+    low, high = torch.aminmax(words)
+    above = words == high
+    if not bool((above | (words == low)).all()):
         return None
     bits = mask_of(above)
-    return TwoValued(bits.bits, torch.stack([low, high]), len(flat))
+    return TwoValued(bits.bits, torch.stack([low, high]).view(flat.dtype), len(flat))
 
 
 def _narrow(flat: Tensor) -> Narrow | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import DeltaError, nearest
 
-__all__ = ["Policy", "marked", "of_parameter", "unsuitable"]
+__all__ = ["Policy", "are_points", "marked", "of_parameter", "unsuitable"]
 
 # What leads from a parameter to the same numbers in another shape or dtype, as autocast's copies of weights do.
 _SAME_NUMBERS = frozenset(
@@ -21,6 +21,9 @@ _SAME_NUMBERS = frozenset(
         "T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "ToCopy", "Slice", "Select", "Unsqueeze",
         "Squeeze", "Split", "SplitWithSizes", "Unbind", "Expand", "AsStrided", "Alias", "Clone", "Mt", "MH",
     )
+)  # fmt: skip
+_KNOWN = (
+    torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
 )  # fmt: skip
 
 
@@ -98,12 +101,32 @@ def marked(x: Tensor) -> bool:
     return any(getattr(getattr(type(node), "_forward_cls", None), "saved_exact", ()) for node in nodes)
 
 
+def are_points(x: Tensor) -> bool:
+    """Whether the last dimension of a marked tensor is still that of the result that it shows: whole points, time first."""
+    if x.dim() < 2 or x.stride(-1) != 1:
+        return False
+    node, copied = x.grad_fn, False
+    while node is not None and node.name() in _SAME_NUMBERS:
+        change = node.name().removesuffix("Backward0")
+        if change in ("View", "UnsafeView", "ReshapeAlias"):
+            if tuple(getattr(node, "_saved_self_sym_sizes", ()))[-1:] != x.shape[-1:]:
+                return False
+        elif change in ("Clone", "ToCopy"):
+            copied = True  # from here on the strides say nothing of the order of dimensions
+        elif change not in ("Transpose", "Permute", "Unsqueeze", "Alias", "Expand") or (
+            copied and change in ("Transpose", "Permute")
+        ):
+            return False
+        node = node.next_functions[0][0]
+    return True
+
+
 def unsuitable(x: Tensor) -> str | None:
     """Why a tensor has no numbers that could be quantised, or packed at all; None if it has."""
     if x.layout is not torch.strided or type(x) not in (Tensor, nn.Parameter):
         return "sparse or another kind of tensor"
     if x.device.type == "meta" or not x.numel():
         return "empty"
-    if x.dtype is torch.float64 or x.is_complex():
-        return "float64 or complex"
+    if x.dtype not in _KNOWN:
+        return "float64 or another type"
     return None

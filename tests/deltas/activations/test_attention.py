@@ -69,6 +69,27 @@ def test_it_is_differentiated_twice(options: dict[str, Any]) -> None:
     assert torch.autograd.gradgradcheck(lambda *x: consistent_attention(*x, **options), drawn())
 
 
+def test_arguments_that_depend_on_each_other_are_differentiated_once() -> None:
+    """With a graph of the backward pass the gradient is what it is without: paths among the arguments count once."""
+    h = drawn()[0]
+    q = h * 1
+    k = q.tanh()
+    y = consistent_attention(q, k, 2 * k).sin().sum()
+    once = torch.autograd.grad(y, h, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(y, h, create_graph=True)[0], once)
+
+
+def test_autocast_that_unified_the_dtypes_does_so_again() -> None:
+    q, k, v = drawn(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        want = F.scaled_dot_product_attention(q, k, v.bfloat16())
+        got = consistent_attention(q, k, v.bfloat16())
+    assert torch.equal(got, want)
+    slopes = torch.autograd.grad(got.float().sin().sum(), (q, k, v))
+    for x, y in zip(slopes, torch.autograd.grad(want.float().sin().sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(x, y, rtol=2e-2, atol=2e-2 * float(y.abs().max()))
+
+
 def test_a_mask_gets_its_gradient() -> None:
     mask = torch.zeros(6, 7, dtype=torch.float64, requires_grad=True)
     got, want = (

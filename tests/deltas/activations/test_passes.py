@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -153,6 +154,61 @@ def test_it_combines_with_checkpointing(reentrant: bool) -> None:
     value.backward()
     for p, w in zip(parameters, want, strict=True):
         assert p.grad is not None and error(p.grad, w) < 0.02
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_it_combines_with_checkpointing_of_transformers(name: str) -> None:
+    model, loss = made(name)
+    model.eval()
+    want = gradient(model, loss())
+    model.train()
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    model.config.use_cache = False  # type: ignore[union-attr]
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()  # type: ignore[operator]
+    with ActivationCompressor(model, bits=8, policy=Policy(min_numel=64)):
+        value = loss()
+    assert error(gradient(model, value), want) < 0.05
+
+
+def test_a_checkpoint_that_ends_in_attention_is_recomputed_alike() -> None:
+    x = drawn(4, 2, 32, 16).requires_grad_()
+
+    def block(h: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(h, h * 2, h.sin())
+
+    want = torch.autograd.grad((block(x * 1) ** 2).sum(), x)[0]
+    with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+        value = (checkpoint(block, x * 1, use_reentrant=False) ** 2).sum()
+    assert error(torch.autograd.grad(value, x)[0], want) < 0.05
+
+
+def test_scripted_and_lazy_parts_pass() -> None:
+    model = nn.Sequential(nn.LazyLinear(8), torch.jit.script(nn.Linear(8, 8)))
+    with ActivationCompressor(model, policy=Policy(min_numel=64)):
+        y = model(drawn(64, 16)).sum()
+    y.backward()
+
+
+def test_two_passes_in_one_context_round_differently() -> None:
+    model, x, parameters = _stack()
+    with ActivationCompressor(model, policy=Policy(min_numel=64)):
+        a, b = (model(x) ** 2).sum(), (model(x) ** 2).sum()
+    assert not torch.equal(torch.autograd.grad(a, parameters)[0], torch.autograd.grad(b, parameters)[0])
+
+
+def test_nothing_restored_outlives_the_backward_pass() -> None:
+    layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+    compressor = ActivationCompressor(layers, policy=Policy(min_numel=64))
+    with compressor:
+        x = drawn(100, 64).requires_grad_() * 2
+        y = sum((layer(x) for layer in layers), torch.zeros(()))
+    y.sum().backward()
+    del x, y
+    gc.collect()
+    assert compressor._recent is None
 
 
 def test_transforms_of_functions_are_refused_by_torch() -> None:

@@ -12,7 +12,6 @@ __all__ = ["BITS", "Groups", "Noise", "pack_bits", "quantise", "unpack_bits"]
 BITS = (8, 4, 2, 1)
 # Numbers of one pass over a group of kernels: what it works on stays in the cache, and its temporaries stay small.
 _CHUNK = 1 << 16
-_STRIDE = 7919  # from one pass to the next, so that their noise starts elsewhere in the table
 _HIGH = ~0xFFFF  # the bits of a float32 that a bfloat16 has
 
 
@@ -67,6 +66,8 @@ class Groups:
             part = slice(start, start + _rows(self.group))
             torch.mul(unpack_bits(self.codes[part], self.bits), step[part, None], out=rows[part])
             rows[part].add_(low[part, None])
+        if self.dtype is torch.float16:  # a range rounded outwards may leave it
+            found.clamp_(torch.finfo(self.dtype).min, torch.finfo(self.dtype).max)
         return found[: self.count].to(self.dtype)
 
 
@@ -115,21 +116,31 @@ def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) 
     section 4), with smaller groups: one outlier costs the precision of 64 numbers instead of 256.
     """
     rows, levels = _grouped(flat, group), (1 << bits) - 1
+    low = _bfloat16(rows.amin(1).float(), up=False)  # two passes are faster on a CPU than one of aminmax along rows
+    floor = low.float()
+    step = _bfloat16((rows.amax(1).float() - floor) / levels, up=True)
+    if not bool((torch.isfinite(low) & torch.isfinite(step)).all()):
+        return None
+    scale = step.float()
+    inverse = torch.where(scale >= torch.finfo(torch.float32).tiny, 1 / scale, 0.0)
     codes = torch.empty(len(rows), group * bits // 8, dtype=torch.uint8, device=flat.device)
-    low = torch.empty(len(rows), dtype=torch.bfloat16, device=flat.device)
-    step = torch.empty_like(low)
     work = torch.empty(min(len(rows), _rows(group)), group, device=flat.device)
     for start in range(0, len(rows), _rows(group)):
         part = slice(start, start + _rows(group))
-        wide = rows[part].float()
-        low[part] = _bfloat16(wide.amin(1), up=False)  # two passes are faster on a CPU than one of aminmax along rows
-        floor = low[part].float()
-        step[part] = _bfloat16((wide.amax(1) - floor) / levels, up=True)
-        scale = step[part].float()
-        inverse = torch.where(scale >= torch.finfo(torch.float32).tiny, 1 / scale, 0.0)
-        u = noise.at(offset + _STRIDE * start, wide.numel()).view_as(wide)
-        places = torch.sub(wide, floor[:, None], out=work[: len(wide)]).mul_(inverse[:, None]).add_(u)
-        codes[part] = pack_bits(places.clamp_(max=levels + 0.5).to(torch.uint8), bits)
-    if not bool((torch.isfinite(low) & torch.isfinite(step)).all()):
-        return None
+        # Each pass begins at a place of its own: at regular ones a column of a matrix would meet the same noise in all rows.
+        offset = (offset * 6364136223846793005 + 1442695040888963407) % 2**64
+        u = noise.at(offset >> 33, rows[part].numel()).view(-1, group)
+        places = torch.sub(rows[part], floor[part, None], out=work[: len(u)]).mul_(inverse[part, None]).add_(u)
+        codes[part] = _packed(places, bits)
     return Groups(codes, low, step, len(flat), flat.dtype, bits, group)
+
+
+def _packed(places: Tensor, bits: int) -> Tensor:
+    """``pack_bits`` of the whole parts of numbers below ``2 ** bits``, which are overwritten: sums are faster than shifts."""
+    if bits == 8:  # the rounding of 255 steps may reach the next one
+        return places.clamp_(max=255.5).to(torch.uint8)
+    parts = places.floor_().chunk(8 // bits, dim=-1)
+    found = parts[0]
+    for place, part in enumerate(parts[1:], 1):
+        found = found.add_(part, alpha=1 << (place * bits))
+    return found.to(torch.uint8)
