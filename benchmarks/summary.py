@@ -86,6 +86,13 @@ FAMILIES = (
         "{data}, {method}, {metric}",
         {"lorentz-small": "ours", "euclidean-small": "twin"},
     ),
+    Family(
+        "Delta tuning of MiniLM and of its conversion to a Lorentz model",
+        r"deltas_minilm",
+        r"(?P<model>converted|minilm), (?P<data>[^,]+), (?P<method>[^:]+): test (?P<metric>\w+)",
+        "{data}, {method}, {metric}",
+        {"converted": "ours", "minilm": "twin"},
+    ),
 )  # fmt: skip
 
 
