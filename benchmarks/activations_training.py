@@ -2,10 +2,11 @@
 
     python -m benchmarks.activations_training [--seeds 0-3] [--bits 8,4,2] [--runs runs] [--tasks graph,text]
 
-``graph``: node classification on Cora by a graph convolution network (two layers of 64, at most 200 epochs,
-early stopping on validation data). ``text``: SST-2 with LoRA on MiniLM (1,600 training rows, 100 steps of 16 texts of like
-length, 400 rows of validation and test each). Test scores; differences from exact activations are paired by seed, with 95 % t
-intervals. Nothing is tuned for either. Finished runs in the runs folder are used again. HYREL_DATA names the data folder.
+``graph``: node classification on Cora by a graph convolution network (two layers of 64, at most 200 epochs, early stopping
+on validation data). ``text``: SST-2 with LoRA on MiniLM (1,600 training rows, 100 steps of 16 texts of like length, 400 rows
+of validation and test each). Test scores; differences from exact activations are paired by seed, with 95 % t intervals.
+Nothing is tuned for either. Finished runs in the runs folder are used again. Results:
+benchmarks/results/activations_training_TASKS.json. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
             ]
     seeds = ",".join(map(str, options.seeds))
     command = f"python -m benchmarks.activations_training --seeds {seeds} --bits {options.bits} --tasks {options.tasks}"
-    print(save("activations_training", command, rows, threads=1))
+    print(save(f"activations_training_{options.tasks.replace(',', '_')}", command, rows, threads=1))
 
 
 if __name__ == "__main__":
