@@ -66,7 +66,7 @@ def allocate(
     """Bits that make ``sum_l C_l / (2^b_l - 1)^2`` small with ``sum_l b_l n_l <= budget * sum_l n_l``.
 
     Everything begins at the most bits; the step down that adds least for every bit it saves is taken until the budget holds.
-    GACT (Liu et al., ICML 2022), equation 8 and its greedy solution.
+    The greedy allocation of GACT (Liu et al., ICML 2022).
     """
     steps = sorted(levels, reverse=True)
 

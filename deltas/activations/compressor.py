@@ -53,7 +53,7 @@ class ActivationCompressor:
     Numbers are rounded up or down at random in groups of `group` with a range of their own (``quantise``). Truth values,
     two-valued numbers (the noise of dropout, masks) and integers are packed without loss. A tensor that several layers save
     is held once. Attention is recomputed from its arguments (``consistent_attention``); results of ReLU keep their sign.
-    ``calibrate`` gives every tensor bits of its own. After GACT (Liu et al., ICML 2022), section 4.
+    ``calibrate`` gives every tensor bits of its own. After GACT (Liu et al., ICML 2022).
 
     Parameters
     ----------

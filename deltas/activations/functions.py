@@ -155,7 +155,7 @@ class _Attention(torch.autograd.Function):
         need = ctx.needs_input_grad[:4]
         # The fused kernels have a first derivative only.
         kernel = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
-        with torch.enable_grad(), kernel, ctx.autocast, _drawing_again(ctx.state, grad.device):
+        with torch.enable_grad(), kernel, ctx.autocast, _DrawingAgain(ctx.state, grad.device):
             # Of views, or the paths from one argument to another would be counted with those of the result.
             q, k, v, mask = inputs = [
                 x if x is None else x.view_as(x) if twice else x.detach().requires_grad_(needed)
@@ -167,7 +167,7 @@ class _Attention(torch.autograd.Function):
         return *(next(found) if needed else None for needed in need), None, None
 
 
-class _drawing_again:
+class _DrawingAgain:
     """Random numbers from a state, after which the generator is where it was; nothing without a state."""
 
     def __init__(self, state: Tensor | None, device: torch.device) -> None:

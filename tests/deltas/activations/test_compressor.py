@@ -113,7 +113,6 @@ def test_names_do_not_depend_on_sizes() -> None:
     """Bits that were chosen on one batch mean the same tensors on another, of which some are small."""
     model = nn.Identity()
     compressor = ActivationCompressor(model, policy=Policy(min_numel=5000))
-    compressor.levels = {":0": 8, ":1": 2}
 
     def labels(rows: int) -> set[str]:
         with compressor:
