@@ -112,7 +112,9 @@ def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) 
     """Numbers (n,) as codes of `bits` bits in groups of `group` of one range; None if one of them is not finite.
 
     ``code = floor((x - low) / step + u)`` with ``step = (max - low) / (2^bits - 1)`` and u uniform, so that the mean over u
-    is x itself; `low` and `step` are rounded outwards to bfloat16. After the quantiser of GACT (Liu et al., ICML 2022), with smaller groups: one outlier costs the precision of 64 numbers instead of 256.
+    is x itself; `low` and `step` are rounded outwards to bfloat16.
+    After the quantiser of GACT (Liu et al., ICML 2022), with smaller groups:
+    one outlier costs the precision of 64 numbers instead of 256.
     """
     rows, levels = _grouped(flat, group), (1 << bits) - 1
     low = _bfloat16(rows.amin(1).float(), up=False)  # two passes are faster on a CPU than one of aminmax along rows
