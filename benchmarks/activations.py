@@ -14,13 +14,8 @@ stands beside both. float32, dropout 0 but in the graph network. Needs the packa
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -35,7 +30,7 @@ from tasks.text.config import ModelConfig
 
 from .common import row, save
 from .deltas_speed import Classifier, minilm
-from .lorentz_speed import resident
+from .timing import fresh_median, interleaved, resident, restart_peak
 
 BITS = (8, 4, 2)
 # From a prototype with groups of 256 numbers on the same models (4 bits): bytes 7.5 and 14 times fewer, error .25.
@@ -194,36 +189,24 @@ def stepper(kind: str, rows: int) -> Callable[[], None]:
 
 def times(kinds: tuple[str, ...], repeats: int) -> dict[str, float]:
     """Median CPU time of a step of 16 x 128 tokens over that of the plain step, interleaved."""
-    steps = {kind: stepper(kind, 16) for kind in ("plain", *kinds)}
-    taken: dict[str, list[float]] = {kind: [] for kind in steps}
-    for turn in range(repeats + 2):
-        for kind, step in steps.items():
-            start = time.process_time()
-            step()
-            if turn >= 2:
-                taken[kind].append(time.process_time() - start)
-    return {kind: median(taken[kind]) / median(taken["plain"]) for kind in kinds}
+    taken = interleaved({kind: stepper(kind, 16) for kind in ("plain", *kinds)}, repeats=repeats)
+    return {kind: taken[kind] / taken["plain"] for kind in kinds}
 
 
 def peak(kind: str) -> float:
     """MiB that two steps of 32 x 128 tokens take over the model, its gradients and the optimiser's state."""
     step = stepper(kind, 32)
     step()
-    Path("/proc/self/clear_refs").write_text("5")
+    restart_peak()
     before = resident("VmRSS")
     for _ in range(2):
         step()
-    return (resident("VmHWM") - before) / 1024
+    return resident("VmHWM") - before
 
 
 def peaks(kind: str, repeats: int) -> float:
     """Median of peaks, each in a fresh process that gives memory back at once."""
-    command = [sys.executable, "-m", "benchmarks.activations", "--peak-of", kind]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    return median(
-        float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-        for _ in range(repeats)
-    )
+    return fresh_median("activations", "--peak-of", kind, repeats=repeats, MALLOC_MMAP_THRESHOLD_="65536")
 
 
 def main() -> None:

