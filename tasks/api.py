@@ -23,6 +23,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "hierarchy": ("tasks.hierarchy.config:HierarchyConfig", "tasks.hierarchy.task:HierarchyEmbedding"),
     "kg": ("tasks.kg.config:KGConfig", "tasks.kg.task:KnowledgeGraphCompletion"),
     "pretrain": ("tasks.pretrain.config:PretrainConfig", "tasks.pretrain.task:Pretraining"),
+    "probing": ("tasks.probing.config:ProbingConfig", "tasks.probing.task:Probing"),
     "re": (
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",

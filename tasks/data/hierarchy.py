@@ -17,7 +17,10 @@ from torch import Tensor
 
 from tasks.errors import UsageError
 
-__all__ = ["Hierarchy", "ancestors_of", "hierarchy_from_edges", "parse_edges", "read_hierarchy"]
+from .entry import DataSet
+from .locate import read_text
+
+__all__ = ["Hierarchy", "ancestors_of", "hierarchy_from_edges", "own_hierarchy", "parse_edges", "read_hierarchy"]
 
 
 @dataclass
@@ -149,7 +152,16 @@ def parse_edges(text: str, where: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def read_hierarchy(path: Path) -> Hierarchy:
+def read_hierarchy(name: str, entry: DataSet, folder: Path) -> Hierarchy:
+    """Read a data set of kind ``hierarchy``, which is one file."""
+    (file, digest), *_ = entry.files.items()
+    text, warning = read_text(folder, file, digest)
+    found = hierarchy_from_edges(name, parse_edges(text, f"{folder / file}"))
+    found.warnings += [warning] if warning else []
+    return found
+
+
+def own_hierarchy(path: Path) -> Hierarchy:
     """Read a file of edges of the user's own (may be .gz); direct edges suffice."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,30 @@ def _triples(text: str, where: str, separator: str = "\t") -> list[tuple[str, st
             raise UsageError(f"{where}, line {number}: expected {expected}, got {len(cells)} columns: {line[:80]!r}")
         rows.append((cells[0], cells[1], cells[2]))
     return rows
+
+
+# kind -> what reads a set of the table, and a folder of the user's own
+_READERS = {
+    "corpus": "corpus:read_corpus",
+    "graph": "graphs:read_graph",
+    "hierarchy": "hierarchy:read_hierarchy",
+    "parallel": "parallel:read_parallel",
+    "re": "sentences:read_sentences",
+    "text": "text:read_texts",
+    "treebank": "treebank:read_treebank",
+}
+_OWN = {
+    "corpus": "corpus:own_corpus",
+    "parallel": "parallel:own_parallel",
+    "text": "text:own_texts",
+    "treebank": "treebank:own_treebank",
+}
+
+
+def _reader(place: str) -> Callable[..., Any]:
+    module, name = place.split(":")
+    found: Callable[..., Any] = getattr(import_module(f".{module}", __package__), name)
+    return found
 
 
 def _own_folder(path: Path) -> Any:
@@ -60,7 +86,8 @@ def load(
     """Load a data set by name, ``"taxonomy"`` from the package itself, or a folder of the user's own files by path.
 
     `kind` is what a task takes, where the names of the files do not say it: a folder of texts (``"text"``) looks like one
-    of a knowledge graph, ``"corpus"`` reads plain text, ``"texts"`` several sets of texts by commas.
+    of a knowledge graph, ``"corpus"`` reads plain text, ``"treebank"`` CoNLL-U, ``"parallel"`` lines in several languages,
+    ``"texts"`` several sets of texts by commas.
     Of a set of texts, rows with a text that one of `apart_from` has, sets by commas, are left out.
 
     Raises
@@ -77,20 +104,12 @@ def load(
 
         return apart(load(name, data_dir, kind="text"), list(read_several(apart_from, data_dir).sets.values()))
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
-        if kind == "text":
-            from .text import own_texts
-
-            return own_texts(Path(name))
-        if kind == "corpus":
-            from .corpus import own_corpus
-
-            return own_corpus(Path(name))
-        return _own_folder(Path(name))
+        return (_reader(_OWN[kind]) if kind in _OWN else _own_folder)(Path(name))
     if "/" in name:
         if Path(name).is_file():
-            from .hierarchy import read_hierarchy
+            from .hierarchy import own_hierarchy
 
-            return read_hierarchy(Path(name))
+            return own_hierarchy(Path(name))
         raise UsageError(
             f"no folder {name}; --data takes the name of a data set or an existing folder (or file of edges)"
         )
@@ -99,30 +118,8 @@ def load(
 
         return graph_from_triples(name, taxonomy())
     entry, folder = find(name, data_dir)
-    if entry.kind == "corpus":
-        from .corpus import read_corpus
-
-        return read_corpus(name, entry, folder)
-    if entry.kind == "re":
-        from .sentences import read_sentences
-
-        return read_sentences(name, entry, folder)
-    if entry.kind == "text":
-        from .text import read_texts
-
-        return read_texts(name, entry, folder)
-    if entry.kind == "hierarchy":
-        from .hierarchy import hierarchy_from_edges, parse_edges
-
-        (file, digest), *_ = entry.files.items()
-        text, warning = read_text(folder, file, digest)
-        hierarchy = hierarchy_from_edges(name, parse_edges(text, f"{folder / file}"))
-        hierarchy.warnings += [warning] if warning else []
-        return hierarchy
-    if entry.kind == "graph":
-        from .graphs import read_graph
-
-        return read_graph(name, entry, folder)
+    if entry.kind in _READERS:
+        return _reader(_READERS[entry.kind])(name, entry, folder)
     separator = "," if entry.kind == "kg, commas" else "\t"
     parts, warnings = {}, []
     extra = {file: digest for file, digest in entry.extra.items() if exists(folder, file)}

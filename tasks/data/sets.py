@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .entry import DataSet
+from .language_sets import LANGUAGE
 from .text_sets import TEXT
 
 __all__ = ["DATA", "EMBEDDED", "DataSet"]
@@ -264,4 +265,5 @@ DATA: dict[str, DataSet] = {
         "none stated",
     ),
     **TEXT,
+    **LANGUAGE,
 }

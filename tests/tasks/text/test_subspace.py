@@ -26,7 +26,7 @@ from tasks.subspace.reading import Readers, read_solved
 from tasks.text.intrinsic import read_solution
 from tasks.text.labels import LabelHead
 
-from .conftest import BAD, FILLERS, GOOD, make_backbone
+from ..conftest import BAD, FILLERS, GOOD, make_backbone
 
 SETS = {
     "one": (GOOD, BAD, "good", "bad"),

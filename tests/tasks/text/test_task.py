@@ -26,7 +26,7 @@ from tasks.text.rows import stratified
 from tasks.text.task import TextTask
 from tasks.text.tokens import tokenize
 
-from .conftest import WORDS, save_tokenizer
+from ..conftest import WORDS, save_tokenizer
 
 TRAIN = {"epochs": 6, "batch_size": 16, "lr": 2e-3, "eval_every": 2}
 
