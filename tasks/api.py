@@ -28,9 +28,10 @@ TASKS: dict[str, tuple[str, str]] = {
         "tasks.relation_classification.config:RelationClassificationConfig",
         "tasks.relation_classification.task:RelationClassification",
     ),
+    "similarity": ("tasks.similarity.config:SimilarityConfig", "tasks.similarity.task:RelationSimilarityTask"),
     "subspace-fit": ("tasks.subspace.fit_config:FitConfig", "tasks.subspace.fit:SubspaceFit"),
     "text": ("tasks.text.config:TextConfig", "tasks.text.task:TextTask"),
-    "similarity": ("tasks.similarity.config:SimilarityConfig", "tasks.similarity.task:RelationSimilarityTask"),
+    "translation": ("tasks.translation.config:TranslationConfig", "tasks.translation.task:Translation"),
 }
 
 

@@ -8,7 +8,7 @@ from math import cos, pi, sqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lorentz.optim import RiemannianAdam, RiemannianSGD
@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .errors import UsageError
 from .registry import did_you_mean, lookup
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "clip_sparse", "schedule_factor"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizers", "cap_norms", "clip_sparse", "decay_groups", "schedule_factor"]
 
 
 def _adam(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:
@@ -93,6 +93,18 @@ def build_optimizers(groups: Iterable[Mapping[str, Any]], config: TrainConfig) -
         (_sparse_adam if sparse and kind == "adam" else lookup(OPTIMIZERS, kind, kind="optimizer"))(members, config)
         for (kind, sparse), members in kinds.items()
     ]
+
+
+def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Matrices with the weight decay of the configuration; vectors, scalars and the points of tokens without.
+
+    `model` is one of transformers, which knows its input embeddings.
+    """
+    points = {id(p) for p in model.get_input_embeddings().parameters()}  # type: ignore[operator]
+    decayed = [p for p in model.parameters() if p.ndim > 1 and id(p) not in points]
+    chosen = {id(p) for p in decayed}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
 @torch.no_grad()

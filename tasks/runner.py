@@ -32,7 +32,7 @@ SCHEMA = 1
 
 
 class Data(Protocol):
-    """What a task trains on: a name, the SHA-256 of its content, and the name of its split."""
+    """What a task trains on: a name, the SHA-256 of its content, the name of its split, and what to warn of."""
 
     name: str
     sha256: str
@@ -43,14 +43,16 @@ class Data(Protocol):
 class Task(Protocol):
     """What the runner asks of a task. It neither writes files nor keeps state between batches.
 
-    A task with more to hand over than weights has ``exports``, the name of a folder in that of the run, and
-    ``export(model, data, folder)``, which fills it from the best model; the runner makes and places the folder.
+    A task may also have
 
-    A task that reads pretrained models, or what other runs made, may have ``sources()``, the SHA-256 of each by name: a run
-    goes on, or counts as finished, with the same ones alone.
-
-    A task of which parts stay as they were built may have ``frozen(model)``, the names of those tensors of the model's state:
-    checkpoints leave them out.
+    - ``exports``, the name of a folder in that of the run, and ``export(model, data, folder)``, which fills it from the best
+      model: what there is to hand over besides weights. The runner makes and places the folder.
+    - ``sources() -> dict[str, str]``, the SHA-256 of each pretrained model, or result of another run, that it reads, by name:
+      a run goes on, or counts as finished, with the same ones alone.
+    - ``frozen(model) -> frozenset[str]``, names of the tensors of the model's state that stay as they were built:
+      checkpoints leave them out.
+    - ``remarks(model) -> list[str]``, what a user should be warned of in a trained model.
+    - ``details() -> dict``, what else ``result.json`` should say of the run, as plain values.
     """
 
     name: str
@@ -78,8 +80,6 @@ class Task(Protocol):
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Group the parameters by optimiser, learning rate and norm cap."""
-
-    # A task may also have remarks(model) -> list[str]: what a user should be warned of in a trained model.
 
 
 def sources_of(task: Task) -> dict[str, str]:
@@ -341,6 +341,7 @@ class _Run:
             "threads": self.train.threads,
             "manifold": {"residual": report.residual, "radius_p99": report.radius_p99} if report else None,
             "activations": _activations(self.compressor),
+            **({"details": self.task.details()} if hasattr(self.task, "details") else {}),
             "warnings": self.warnings,
         }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lorentz.hf import LorentzConfig, LorentzForMaskedLM
 from tasks.data.corpus import Corpus
 from tasks.errors import UsageError
+from tasks.optim import decay_groups
 
 from .config import PretrainConfig
 from .masking import IGNORED, mask_tokens, pack
@@ -136,11 +137,7 @@ class Pretraining:
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Matrices with the weight decay of the configuration; vectors, scalars and the points of tokens without."""
-        points = {id(p) for p in model.get_input_embeddings().parameters()}  # type: ignore[operator]
-        decayed = [p for p in model.parameters() if p.ndim > 1 and id(p) not in points]
-        chosen = {id(p) for p in decayed}
-        others = [p for p in model.parameters() if id(p) not in chosen]
-        return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        return decay_groups(model)
 
     def export(self, model: nn.Module, data: Corpus, folder: Path) -> None:
         """Fill the folder that the runner gives with the model and its tokenizer, for ``from_pretrained``."""
