@@ -10,12 +10,18 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tasks.api import TASKS, configure
+from tasks.argv import regular
+from tasks.cli import STUDIES, _named
+from tasks.config import make_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -144,6 +150,31 @@ def test_names_and_commands_exist(page: Path) -> None:
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), f"{page.name}: {module}"
     for path in re.findall(r"`((?:benchmarks|tests|docs|lorentz|relsim|deltas|tasks)/[\w/.]+\.\w+)`", text):
         assert (ROOT / path).exists() or "NAME" in path, f"{page.name}: {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_parse(page: Path) -> None:
+    """Every ``hyrel run`` that is shown has options that exist, with values that fit."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    shown = re.findall(r"^    (hyrel run .*)$|`(hyrel run [^`]*)`", text, re.MULTILINE)
+    for line in (indented or quoted for indented, quoted in shown):
+        task, *words = [word for word in shlex.split(line, comments=True)[2:] if word != "|"] or [""]
+        if task not in {*TASKS, *STUDIES} or "..." in line:
+            assert task in {"", "TASK", *TASKS, *STUDIES}, f"{page.name}: {line}"
+            continue
+        told, rest = {}, []
+        words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            assert name.startswith("--"), f"{page.name}: {line}"
+            if name in ("--config", "--seeds", "--runs", "--out", "--data-dir"):
+                told[name] = value
+            else:
+                rest += [name, value]
+        if task in STUDIES:
+            make_config(_named(STUDIES[task][0]), args=regular(rest))
+        else:
+            recipe = told.get("--config")
+            configure(task, recipe=None if recipe in (None, "RECIPE.yaml") else recipe, args=regular(rest))
 
 
 def refresh(page: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cli import _parser
+from tasks.api import TASKS
+from tasks.cli import STUDIES, _parser
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -23,6 +24,11 @@ def test_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_there_are_two_set_up_commands() -> None:
     assert re.findall(r"<!-- command: (\w+) -->", README) == ["quickstart", "tests"]
     assert README.count("```bash") == 2
+
+
+def test_every_task_has_a_row() -> None:
+    shown = set(re.findall(r"^\| `hyrel run ([\w-]+)", README, re.MULTILINE))
+    assert shown == {*TASKS, *STUDIES} - {"subspace-fit"}  # a step of the study subspace
 
 
 def test_every_command_of_the_table_is_one() -> None:
