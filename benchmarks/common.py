@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
-__all__ = ["RESULTS", "machine", "row", "save"]
+__all__ = ["RESULTS", "asked", "machine", "row", "save"]
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -28,6 +30,12 @@ def machine(threads: int) -> dict[str, Any]:
         name = models[0] if models else name
     cpu = f"{name} x {os.cpu_count()}"
     return {"cpu": cpu, "threads": threads, "torch": torch.__version__, "load": round(os.getloadavg()[2], 1)}
+
+
+def asked(module: str) -> str:
+    """The command that runs, ``python -m benchmarks.MODULE`` with its options; folders by the word FOLDER."""
+    words = ["FOLDER" if "/" in word and not word.startswith("--") else word for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *words])
 
 
 def row(

@@ -24,7 +24,7 @@ from lorentz.hf import LorentzModel
 from tasks.api import configure, run
 from tasks.convert.task import Conversion, mean_state
 
-from .common import row, save
+from .common import asked, row, save
 
 CURVE = (1e6, 1e4, 1e2, 10.0, 1.0)
 __all__ = ["pairs", "spearman"]
@@ -97,7 +97,7 @@ def main() -> None:
     rows.append(row("training", round(result.values["seconds"]["train"]), "wall seconds on a shared core"))
     if options.save:
         shutil.copytree(result.folder / "converted", options.save, dirs_exist_ok=True)
-    print(save("conversion", "python -m benchmarks.conversion", rows, threads=1))
+    print(save("conversion", asked("conversion"), rows, threads=1))
 
 
 if __name__ == "__main__":

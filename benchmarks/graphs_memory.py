@@ -16,7 +16,7 @@ from tasks.data.load import load
 from tasks.graph.task import GraphTask
 from tasks.optim import build_optimizers
 
-from .common import row, save
+from .common import asked, row, save
 
 LIMIT = 1024  # MiB
 
@@ -40,7 +40,7 @@ def main() -> None:
     what = "peak memory of Lorentz graph attention on PubMed, 19,717 nodes, forward and backward"
     print(f"{what}: {peak:.0f} MiB")
     rows = [row(what, round(peak), "MiB", target=LIMIT, met=peak <= LIMIT)]
-    print(save("graphs_memory", "python -m benchmarks.graphs_memory", rows, threads=1))
+    print(save("graphs_memory", asked("graphs_memory"), rows, threads=1))
 
 
 if __name__ == "__main__":

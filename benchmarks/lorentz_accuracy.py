@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lorentz import math as lm
 
-from .common import row, save
+from .common import asked, row, save
 
 RADII = (1e-3, 1e-1, 1.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 APART = (1e-4, 1e-2, 0.5, "radial r/2", "2r")
@@ -121,7 +121,7 @@ def main() -> None:
         print(f"log0(exp0(v)), |v| = {radius:g}: {error:.1e} (geoopt {theirs:.1e})")
         what = f"largest relative error of log0(exp0(v)), |v| = {radius:g}"
         rows.append(row(what, error, "1", n=PAIRS, reference=f"geoopt {theirs:.1e}", target=2e-7, met=error <= 2e-7))
-    print(save("lorentz_accuracy", "python -m benchmarks.lorentz_accuracy", rows, threads=1))
+    print(save("lorentz_accuracy", asked("lorentz_accuracy"), rows, threads=1))
 
 
 if __name__ == "__main__":

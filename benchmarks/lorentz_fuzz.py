@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from lorentz.check import watch
 
 from . import fuzz_plain
-from .common import row, save
+from .common import asked, row, save
 from .fuzz_cases import Case, draw
 from .fuzz_model import OURS, Model, dtype_of, optimizer_of
 
@@ -236,7 +236,7 @@ def main() -> None:
     rows.append(row("time of all trainings", seconds, "s", n=len(outcomes["ours"]), target=1800, met=seconds <= 1800))
     repeated = sum(o.repeated for o in outcomes["ours"])
     rows.append(row("float16 steps repeated by the gradient scaler", repeated, "steps", n=len(outcomes["ours"])))
-    print(save("lorentz_fuzz", "python -m benchmarks.lorentz_fuzz", rows, threads=1))
+    print(save("lorentz_fuzz", asked("lorentz_fuzz"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from lorentz import Lorentz
 from lorentz.optim import RiemannianAdam, RiemannianSGD
 
-from .common import row, save
+from .common import asked, row, save
 
 POINTS, DIM = 40_943, 33
 Make = Callable[[Any], torch.optim.Optimizer]
@@ -140,7 +140,7 @@ def main() -> None:
             rows.append(
                 row(f"{name}, pushed outwards in float32, lr {lr:g}: first step not finite", step, "steps", **goal)
             )
-    print(save("lorentz_optim", "python -m benchmarks.lorentz_optim", rows, threads=1))
+    print(save("lorentz_optim", asked("lorentz_optim"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lorentz import Lorentz, LorentzLinear
 from lorentz.linear import VARIANTS
 
-from .common import row, save
+from .common import asked, row, save
 
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
 SAVED = (16, 64, 256, 1024)
@@ -93,7 +93,7 @@ def main() -> None:
     rows.append(row(what, by_bias, "radius", n=DRAWS, target=0, met=by_bias == 0))
     print(f"{'largest relative difference':<{MARGIN}}" + "".join(f"{off[width]:>14.1%}" for width in WIDTHS))
     print(f"largest difference between bias=True and bias=False: {by_bias:g}")
-    print(save("lorentz_radius", "python -m benchmarks.lorentz_radius", rows, threads=1))
+    print(save("lorentz_radius", asked("lorentz_radius"), rows, threads=1))
 
 
 if __name__ == "__main__":

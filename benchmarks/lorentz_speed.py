@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lorentz import Lorentz, LorentzLinear, LorentzMultiheadAttention
 from lorentz.linear import VARIANTS
 
-from .common import row, save
+from .common import asked, row, save
 from .timing import fresh_median, interleaved, resident, restart_peak
 
 ROWS = 4096
@@ -154,7 +154,7 @@ def main() -> None:
     what = f"peak memory of attention over Euclidean attention, S = 1024{place}"
     rows.append(compared(what, peaks["lorentz"] / peaks["euclid"], 3, *MEMORY))
     name = "lorentz_speed" if options.device == "cpu" else "lorentz_speed_gpu"
-    print(save(name, "python -m benchmarks.lorentz_speed", rows, threads=1))
+    print(save(name, asked("lorentz_speed"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lorentz import Lorentz, LorentzTransformerEncoderLayer
 from lorentz.flat import Euclidean
 
-from .common import row, save
+from .common import asked, row, save
 from .lorentz_speed import EuclideanAttention, ratios
 
 BATCH, WIDTH, HEADS, LENGTH = 8, 256, 4, 256
@@ -87,7 +87,7 @@ def main() -> None:
             print(f"{what}: {value:.2f} (target {target})", flush=True)
             rows.append(row(what, round(value, 3), "ratio", n=options.repeats, target=target, met=met))
     name = "lorentz_transformer_speed" if options.device == "cpu" else "lorentz_transformer_speed_gpu"
-    print(save(name, "python -m benchmarks.lorentz_transformer_speed", rows, threads=1))
+    print(save(name, asked("lorentz_transformer_speed"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from tasks.runner import fit
 from tasks.text.backbone import load_backbone, load_tokenizer, longest
 from tasks.text.config import ModelConfig
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import half_width, holm, paired_row
 
 DATA, ENCODER, FLAT, TRIAL = "UD_English-EWT", "minilm", 1e6, 1000
@@ -146,9 +146,7 @@ def main() -> None:
     data = treebank(options.max_train)
     real, random = (states(data, random=flag) for flag in (False, True))
     rows = [found for target in options.targets.split(",") for found in rows_of(target, data, real, random, options)]
-    seeds = ",".join(map(str, options.seeds))
-    command = f"python -m benchmarks.probing --seeds {seeds} --max-train {options.max_train} --epochs {options.epochs}"
-    print(save("probing", f"{command} --targets {options.targets}", rows, threads=1))
+    print(save("probing", asked("probing"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from relsim import read_openie, redundancy
 from tasks.data.embedded import truth
 from tasks.quickstart import average_precisions, found_kinds
 
-from .common import row, save
+from .common import asked, row, save
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
                     spread=round(stdev(values), 3),
                 )
             )
-    print(save("quickstart", "python -m benchmarks.quickstart", rows, threads=1))
+    print(save("quickstart", asked("quickstart"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .common import row, save
+from .common import asked, row, save
 
 # name, files below the data folder, limit in seconds
 CASES = [
@@ -56,7 +56,7 @@ def main() -> None:
         rows.append(row(f"ranked pairs, {name}", pairs, "pairs"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     rows.append(row("peak memory of the largest of them", round(peak, 2), "GiB"))
-    print(save("redundancy_files", "python -m benchmarks.redundancy_files", rows, threads=1))
+    print(save("redundancy_files", asked("redundancy_files"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from relsim.kl.sums import TailSums
 from relsim.maths.intervals import shrunken_skewness, skewed_interval
 from relsim.similarity import similarity
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_models import apart, arguments, fitted
 
 BANDS = ((0.0, LEAST_ESS), (LEAST_ESS, 20.0), (20.0, 50.0), (50.0, float("inf")))
@@ -121,7 +121,7 @@ def main() -> None:
     rows += on_model("CoDEx-S", model, options.pools)
     for sigma in SIGMAS:
         rows += heavy_tailed(sigma, options.pools)
-    print(save("relsim_coverage", "python -m benchmarks.relsim_coverage", rows, threads=1))
+    print(save("relsim_coverage", asked("relsim_coverage"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from relsim.kl.ancestral import ancestral_kl
 from relsim.kl.result import RelationSimilarity
 from relsim.similarity import similarity
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_models import apart, arguments, fitted
 
 Rows = list[dict[str, Any]]
@@ -151,7 +151,7 @@ def main() -> None:
     if not options.skip_large:
         all_pairs("ours", data, options.models, rows, (800, 1500, 3000))
         all_pairs("note", data, options.models, rows, (200, 400, 800))
-    print(save("relsim_kl", "python -m benchmarks.relsim_kl", rows, threads=1))
+    print(save("relsim_kl", asked("relsim_kl"), rows, threads=1))
 
 
 if __name__ == "__main__":

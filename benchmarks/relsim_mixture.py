@@ -19,7 +19,7 @@ from relsim.model.recommended import fit_distribution
 from tasks.data.load import load
 from tasks.similarity.task import graph_facts
 
-from .common import row, save
+from .common import asked, row, save
 
 SETS = ("Nations", "UMLS", "Kinship", "CoDEx-S", "NELL-995-h100", "CoDEx-M", "FB15k-237")
 
@@ -62,7 +62,7 @@ def main() -> None:
     rows = []
     for name in args.sets.split(","):
         rows += rows_of(name, [measure(name, int(seed)) for seed in args.seeds.split(",")])
-    print(save("relsim_mixture", "python -m benchmarks.relsim_mixture", rows, threads=1))
+    print(save("relsim_mixture", asked("relsim_mixture"), rows, threads=1))
 
 
 if __name__ == "__main__":

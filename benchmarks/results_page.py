@@ -5,6 +5,7 @@ python -m benchmarks.results_page
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -28,12 +29,25 @@ def _text(value: Any) -> str:
     return number(value)
 
 
+def _title(name: str, command: str) -> str:
+    """First sentence of the module that makes a result file, without its full stop, and the file's name."""
+    found = re.search(r"benchmarks\.(\w+)", command)
+    module = Path(__file__).parent / f"{found[1]}.py" if found else None
+    text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) if module and module.exists() else None
+    first = " ".join((text or "").split("\n\n")[0].split()).rstrip(".").replace("``", "`")
+    return f"{first} ({name})" if first else name
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
 def _details(name: str, content: dict[str, Any], level: str) -> str:
     machine = content["machine"]
     made = f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}"
     made += f", load {machine['load']}" if "load" in machine else ""
     rows = table(DETAILS.values(), ([_text(row[key]) for key in DETAILS] for row in content["rows"]))
-    return f"{level} {name}\n\n`{content['command']}`\n\n{made}\n\n{rows}\n"
+    return f"{level} {_title(name, content['command'])}\n\n`{content['command']}`\n\n{made}\n\n{rows}\n"
 
 
 def page(results: Path = RESULTS) -> str:
@@ -56,6 +70,8 @@ def page(results: Path = RESULTS) -> str:
     if contents:
         parts.append("## Other measurements\n")
     parts += [_details(name, content, "###") for name, content in contents.items()]
+    headings = [part.split("\n", 1)[0].lstrip("# ") for part in parts if part.startswith("## ")]
+    parts.insert(2, "".join(f"- [{heading}](#{_anchor(heading)})\n" for heading in headings))
     return "\n".join(parts)
 
 

@@ -44,16 +44,11 @@ FAMILIES = (
     Family(
         "Knowledge graphs",
         r"kg_(?!speed|tune|rapidity)\w+",
-        r"(?P<data>[^,\s]+)(?:, (?P<model>\w+), dimension \d+(?P<how>[^:]*): test (?P<metric>(?:paper_)?(?:mrr|hits@10))"
-        r"| test (?P<metric2>(?:paper_)?(?:mrr|hits@10)), (?P<model2>HyboNet|MuRE, its Euclidean twin)(?P<how2>.*), "
-        r"dimension \d+)",
-        "{data}{how}, {metric}",
-        {
-            "hybonet": "ours", "mure": "twin", "flat": "flat limit",
-            "HyboNet": "ours", "MuRE, its Euclidean twin": "twin",
-        },
-        r"(?P<data>[^,\s]+), (?P<model>\w+), dimension \d+(?P<how>[^:]*): minutes of training and evaluation"
-        r"|minutes of training and evaluation, (?P<model2>HyboNet)(?P<how2>.*)",
+        r"(?P<data>[^,\s]+), (?P<model>\w+), dimension (?P<dim>\d+)(?P<how>[^:]*): "
+        r"test (?P<metric>(?:paper_)?(?:mrr|hits@10))",
+        "{data}, dimension {dim}{how}, {metric}",
+        {"hybonet": "ours", "mure": "twin", "flat": "flat limit"},
+        r"(?P<data>[^,\s]+), (?P<model>\w+), dimension (?P<dim>\d+)(?P<how>[^:]*): minutes of training and evaluation",
         {
             "paper_mrr": "MRR in the paper's protocol", "mrr": "MRR in the standard protocol",
             "paper_hits@10": "hits@10 in the paper's protocol", "hits@10": "hits@10 in the standard protocol",
@@ -79,12 +74,19 @@ FAMILIES = (
         "{data}, {metric} x 100, {split}",
         {"Lorentz GCN": "ours", "GCN": "twin", "Lorentz GCN, flat limit": "flat limit"},
     ),
-    Family(
-        "Delta tuning of the matched pair",
-        r"deltas_(pair|rest|combinations)",
-        r"(?P<model>lorentz-small|euclidean-small), (?P<data>[^,]+), (?P<method>[^:]+): test (?P<metric>\w+)",
-        "{data}, {method}, {metric}",
-        {"lorentz-small": "ours", "euclidean-small": "twin"},
+    *(
+        Family(
+            title,
+            files,
+            r"(?P<model>lorentz-small|euclidean-small), (?P<data>[^,]+), (?P<method>[^:]+): test (?P<metric>\w+)",
+            "{data}, {method}, {metric}",
+            {"lorentz-small": "ours", "euclidean-small": "twin"},
+        )
+        for title, files in (
+            ("Delta tuning of the matched pair", "deltas_pair"),
+            ("Delta tuning of the matched pair: the other methods", "deltas_rest"),
+            ("Delta tuning of the matched pair: sums of methods", "deltas_combinations"),
+        )
     ),
     Family(
         "Delta tuning of MiniLM and of its conversion to a Lorentz model",
@@ -93,15 +95,31 @@ FAMILIES = (
         "{data}, {method}, {metric}",
         {"converted": "ours", "minilm": "twin"},
     ),
+    Family(
+        "Probes of dependency trees",
+        r"probing",
+        r"(?P<data>[^,\s]+), \w+, (?P<model>Lorentz|Euclidean|flat limit), layer \d+: test (?P<metric>\w+)",
+        "{data}, {metric}",
+        {"Lorentz": "ours", "Euclidean": "twin", "flat limit": "flat limit"},
+    ),
+    Family(
+        "Translation",
+        r"translation",
+        r"(?P<data>[^,]+), (?P<set>\w+), (?P<model>Lorentz|Euclidean twin): (?P<metric>bleu|chrf|cross_entropy)",
+        "{data}, {set}, {metric}",
+        {"Lorentz": "ours", "Euclidean twin": "twin"},
+        r"(?P<data>[^,]+), (?P<model>Lorentz|Euclidean twin): minutes of training",
+        {"bleu": "BLEU", "chrf": "chrF", "cross_entropy": "cross entropy"},
+    ),
 )  # fmt: skip
 
 
 def _groups(pattern: str, what: str) -> dict[str, str] | None:
-    """Named groups of a whole match; ``metric2`` of an alternative counts as ``metric``."""
+    """Named groups of a whole match."""
     found = re.fullmatch(pattern, what)
     if found is None:
         return None
-    return {name.rstrip("2"): value for name, value in found.groupdict().items() if value is not None}
+    return {name: value for name, value in found.groupdict().items() if value is not None}
 
 
 def number(value: Any) -> str:

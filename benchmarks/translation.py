@@ -15,7 +15,7 @@ from typing import Any
 import tasks
 from tasks.argv import parse_seeds
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import half_width, paired_row
 
 GEOMETRIES = {"lorentz": "Lorentz", "euclidean": "Euclidean twin"}
@@ -57,15 +57,7 @@ def main() -> None:
     if len(options.seeds) > 1:
         pairs = ([one["bleu"] for one in scores[geometry]] for geometry in GEOMETRIES)
         rows.append(paired_row("Multi30k en-de, test_2016_flickr: bleu, Lorentz minus Euclidean twin", *pairs))
-    seeds = ",".join(map(str, options.seeds))
-    print(
-        save(
-            "translation",
-            f"python -m benchmarks.translation --seeds {seeds} --epochs {options.epochs}",
-            rows,
-            threads=1,
-        )
-    )
+    print(save("translation", asked("translation"), rows, threads=1))
 
 
 if __name__ == "__main__":

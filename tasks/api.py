@@ -14,7 +14,18 @@ from .errors import UsageError
 from .folder import RunFolder
 from .registry import lookup
 
-__all__ = ["TASKS", "Result", "compare", "configure", "find_recipe", "option_help", "recipes", "resume", "run"]
+__all__ = [
+    "TASKS",
+    "Result",
+    "compare",
+    "configure",
+    "described",
+    "find_recipe",
+    "option_help",
+    "recipes",
+    "resume",
+    "run",
+]
 
 # task -> where its configuration is (light) and where the task itself is (imports torch)
 TASKS: dict[str, tuple[str, str]] = {
@@ -170,7 +181,18 @@ def resume(
     quiet: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> Result:
-    """Go on with a run that was stopped, to the result it would have had; a finished run of the same data is returned."""
+    """Go on with a run that was stopped, to the result it would have had; a finished run of the same data is returned.
+
+    Parameters
+    ----------
+    folder : of the run, with its ``config.yaml``
+    data_dir, quiet, checkpoint_seconds : as in :func:`run`
+
+    Raises
+    ------
+    UsageError : no folder of a run, or data or a pretrained model that has changed since it was started.
+    RunError : as in :func:`run`.
+    """
     run_folder = RunFolder(Path(folder))
     tree = run_folder.config()
     task = tree.pop("task", None)
@@ -183,10 +205,26 @@ def resume(
 def compare(
     folders: Iterable[str | Path], *, by: Sequence[str] = ("data", "model"), metric: str | None = None
 ) -> Table:
-    """Table of finished runs, one row a configuration: number of seeds, mean, deviation, missing seeds, the best marked."""
+    """Table of finished runs, one row a configuration: number of seeds, mean, deviation, missing seeds, the best marked.
+
+    Parameters
+    ----------
+    folders : of runs, or folders that hold some at any depth
+    by : options whose values tell the rows apart, ``("data", "model.dim")``
+    metric : of the test split; None for the first one of each task
+
+    Raises
+    ------
+    UsageError : no finished run, or an option or metric that no run has.
+    """
     if isinstance(folders, str | Path):
         folders = [folders]
     return compare_results([Path(folder) for folder in folders], by=by, metric=metric)
+
+
+def described(place: str) -> str:
+    """First line of the docstring of a configuration, without its full stop."""
+    return (_import(place).__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 
 def option_help(task: str) -> str:

@@ -8,10 +8,14 @@ __all__ = ["listing"]
 
 
 def _tasks() -> list[str]:
-    from .api import TASKS
+    from .api import TASKS, described
     from .cli import STUDIES
 
-    return [*TASKS, *(f"{name}  many runs, in one report" for name in STUDIES)]
+    places = {
+        **{name: place for name, (place, _) in TASKS.items()},
+        **{name: place for name, (place, _) in STUDIES.items()},
+    }
+    return [f"{name}  {described(place)}" for name, place in sorted(places.items())]
 
 
 def _deltas() -> list[str]:

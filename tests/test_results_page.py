@@ -37,7 +37,8 @@ def test_a_family_has_a_line_for_each_metric_with_the_models_in_their_columns() 
     ]  # fmt: skip
     paper, standard, throughout = summary(KG, [content(*rows)])
     assert paper == {
-        "data and metric": "WN18RR, MRR in the paper's protocol", "published": "0.489", "ours": "0.4812 ± 0.002 (3)",
+        "data and metric": "WN18RR, dimension 32, MRR in the paper's protocol",
+        "published": "0.489", "ours": "0.4812 ± 0.002 (3)",
         "twin": "0.47 ± 0 (3)", "flat limit": "", "met": "**missed**", "time": "18.6 min", "command": "`python -m b`",
     }  # fmt: skip
     assert (standard["ours"], standard["published"], standard["met"], standard["twin"]) == (
@@ -46,7 +47,10 @@ def test_a_family_has_a_line_for_each_metric_with_the_models_in_their_columns() 
         "",
         "",
     )
-    assert throughout["data and metric"] == "WN18RR, standard protocol throughout, MRR in the standard protocol"
+    assert (
+        throughout["data and metric"]
+        == "WN18RR, dimension 32, standard protocol throughout, MRR in the standard protocol"
+    )
     assert (throughout["ours"], throughout["time"]) == ("0.465 (1)", "")
 
 
@@ -90,3 +94,12 @@ def test_the_page_holds_every_file_once_and_families_first(tmp_path: Path) -> No
     places = [text.index(f"{part}\n" if part.startswith("#") else part) for part in order]
     assert places == sorted(places) and all(text.count(f"{part}\n") == 1 for part in order if part.startswith("#"))
     assert "## Hierarchies" not in text
+    assert "- [Graphs](#graphs)\n- [Other measurements](#other-measurements)\n" in text
+
+
+def test_a_file_is_headed_by_what_made_it(tmp_path: Path) -> None:
+    made = content(row("x", 1.0, "1")) | {"command": "python -m benchmarks.lorentz_accuracy --x 1"}
+    (tmp_path / "lorentz_accuracy.json").write_text(json.dumps(made))
+    heading = next(line for line in page(tmp_path).split("\n") if line.startswith("### "))
+    source = (Path(RESULTS).parent / "lorentz_accuracy.py").read_text(encoding="utf-8")
+    assert heading.endswith(" (lorentz_accuracy)") and heading[4:].split(",")[0] in " ".join(source.split())

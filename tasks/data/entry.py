@@ -16,6 +16,7 @@ class DataSet:
     folder : path below the data folder
     files : file name to the SHA-256 of its content, decompressed, text with LF line ends; ``NAME.gz`` is read as well
     kind : which loader reads it
+    origin, licence : where it comes from and on what terms, for a message where it is missing
     extra : further files, read where they are there: name to SHA-256, or None where none is known
     """
 

@@ -77,9 +77,11 @@ class Encoder(nn.Module):
         """Logits (P,) of the Fermi-Dirac probability of an edge, by the geodesic distance."""
         return (self.config.loss.r + self.proximity(h, pairs)) / self.config.loss.t
 
-    @abstractmethod
     def class_scores(self, h: Tensor, nodes: Tensor) -> Tensor:
-        """Scores (n, classes) of nodes (n,)."""
+        """Scores (n, classes) of nodes (n,): linear ones, or negative squared distances of points to one of each class."""
+        assert self.head is not None
+        scores: Tensor = self.head(h.index_select(0, nodes))
+        return scores
 
 
 class _LorentzEncoder(Encoder):
@@ -101,12 +103,6 @@ class _LorentzEncoder(Encoder):
         """Logits by the geodesic distance."""
         logits: Tensor = self.decoder(h.index_select(0, pairs[0]), h.index_select(0, pairs[1]))
         return logits
-
-    def class_scores(self, h: Tensor, nodes: Tensor) -> Tensor:
-        """Negative squared Lorentzian distances to a point of each class."""
-        assert self.head is not None
-        scores: Tensor = self.head(h.index_select(0, nodes))
-        return scores
 
     def inputs(self) -> tuple[Inputs, SparseMatrix]:
         """Points of dense features, or sparse features; and the graph."""
@@ -215,23 +211,11 @@ class HGCN(Encoder):
         points = lmath.expmap0(F.pad(h, (1, 0)), k=self.manifold.k)
         return -self.manifold.dist2(points.index_select(0, pairs[0]), points.index_select(0, pairs[1]))
 
-    def class_scores(self, h: Tensor, nodes: Tensor) -> Tensor:
-        """Linear scores."""
-        assert self.head is not None
-        scores: Tensor = self.head(h.index_select(0, nodes))
-        return scores
-
 
 class _EuclideanEncoder(Encoder):
     def proximity(self, h: Tensor, pairs: Tensor) -> Tensor:
         """Negative squared distances."""
         return -_squared(h, pairs).square().sum(-1)
-
-    def class_scores(self, h: Tensor, nodes: Tensor) -> Tensor:
-        """Linear scores, which negative squared distances to points are but for what all classes share."""
-        assert self.head is not None
-        scores: Tensor = self.head(h.index_select(0, nodes))
-        return scores
 
     def __init__(self, config: GraphConfig, features: Inputs, graph: SparseMatrix, classes: int) -> None:
         super().__init__(config, features, graph, classes)

@@ -47,7 +47,8 @@ def test_transpose_is_that_of_the_matrix(kind: str, dim: int, size: int, own: di
 @pytest.mark.parametrize("kind", ["dense", "low-rank", "block", "fastfood"])
 def test_columns_have_length_one(kind: str) -> None:
     matrix = build(kind, 32, 4096, {}).matrix().detach()
-    assert float(matrix.norm(dim=0).square().mean()) == pytest.approx(1.0, abs=0.3)
+    tolerance = 0.2 if kind == "low-rank" else 0.05  # a product of two random factors varies more
+    assert float(matrix.norm(dim=0).square().mean()) == pytest.approx(1.0, abs=tolerance)
     if kind in ("dense", "fastfood"):  # and directions are nearly orthogonal
         gram = matrix.T @ matrix
         assert float((gram - torch.diag(gram.diag())).abs().max()) < 0.15

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ import torch
 import tasks
 from tasks.data.load import load
 from tasks.errors import RunError, UsageError
+
+from .children import killed_after_checkpoint
 
 TRAIN = {"epochs": 4, "batch_size": 16, "eval_every": 2, "lr": 0.02}
 
@@ -28,15 +27,7 @@ def start(graph: Path, out: Path, **overrides: Any) -> tasks.Result:
 def halted(small_graph: Path, tmp_path: Path) -> Path:
     """A run folder whose run was killed after its first checkpoint."""
     out = tmp_path / "halted"
-    pid = os.fork()
-    if pid == 0:
-        start(small_graph, out, checkpoint_seconds=0.0)
-        os._exit(0)
-    while not (out / "checkpoints" / "latest").exists():
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    assert not (out / "result.json").exists()
+    killed_after_checkpoint(out, lambda: start(small_graph, out, checkpoint_seconds=0.0))
     return out
 
 
