@@ -45,6 +45,7 @@ from tasks.errors import UsageError
             "--train.batch_size 64 is of no use here: the whole graph is one batch",
         ),
         (["run", "kg", "--seeds", "0,1", "--out", "here"], "with several --seeds use --runs"),
+        (["run", "kg", "--runs", "there", "--out", "here"], "--out and --runs are given, expected one"),
         (["run", "kg", "--config", "nowhere.yaml"], "unknown recipe"),
         (["run", "kg", "--data", "./nowhere"], "no folder ./nowhere"),
         (["resume", "nowhere"], "is no run folder"),

@@ -16,9 +16,9 @@ from tasks.data.load import load
 from tasks.data.parallel import own_parallel, parallel_from_lines
 from tasks.errors import UsageError
 from tasks.pretrain.masking import IGNORED
-from tasks.translation import load_translator, translate
 from tasks.translation.metrics import signatures, translation_scores
 from tasks.translation.task import Translation
+from tasks.translation.translate import load_translator, translate
 
 WORDS = {"cat": "Katze", "dog": "Hund", "bird": "Vogel", "man": "Mann"}
 SMALL: dict[str, Any] = {
