@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import Table, compare_results
-from .config import config_hash, describe_options, differences, load_recipe, make_config, require_seed, to_dict
+from .config import config_hash, describe_options, differences, load_recipe, make_config, native, require_seed, to_dict
 from .errors import UsageError
 from .folder import RunFolder
 from .registry import lookup
@@ -136,9 +136,10 @@ def run(
     ------
     UsageError, RunError : see ``tasks.errors``
     """
-    if isinstance(overrides.get("data"), Path):
-        overrides["data"] = str(overrides["data"])
+    if isinstance(data := overrides.get("data"), Path):  # ./name, where the name alone would be that of a data set
+        overrides["data"] = str(data) if data.is_absolute() else f"./{data}"
     config = configure(task, recipe=recipe, overrides=overrides, args=args)
+    seed = native(seed)
     if seed is not None:
         require_seed(seed)
         config = replace(config, seed=seed)
@@ -167,9 +168,8 @@ def _fit(
         raise
     if not isinstance(data, built.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
-        raise UsageError(
-            f"{config.data} is no {built.takes}, which the task {task} takes: --data {known}, or files of yours"
-        )
+        own = "" if built.kind == "re" else ", or files of yours"
+        raise UsageError(f"{config.data} is no {built.takes}, which the task {task} takes: --data {known}{own}")
     values = fit(built, data, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
     return Result(folder.path, values)
 

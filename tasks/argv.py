@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import UsageError
 
-__all__ = ["collect", "name_sections", "parse_seeds", "regular", "rename"]
+__all__ = ["collect", "name_sections", "parse_seeds", "regular", "rename", "switches"]
 
 
 def regular(argv: Sequence[str]) -> list[str]:
@@ -36,6 +36,16 @@ def rename(args: Iterable[str], aliases: Mapping[str, str]) -> list[str]:
         name, equals, value = word[2:].partition("=") if word.startswith("--") else ("", "", "")
         words.append(f"--{aliases[name]}{equals}{value}" if name in aliases else word)
     return words
+
+
+def switches(args: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Turn ``--NAME`` without a value, where that is true or false, into ``--NAME true``."""
+    words, known = list(args), {f"--{name}" for name in names}
+    made = []
+    for place, word in enumerate(words):
+        alone = word in known and (place + 1 == len(words) or words[place + 1].startswith("--"))
+        made.append(f"{word}=true" if alone else word)
+    return made
 
 
 def collect(args: Iterable[str], section: str, known: Iterable[str]) -> tuple[list[str], dict[str, str]]:

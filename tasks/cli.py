@@ -41,6 +41,12 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         _run_help(options.task)
         return
     seeds: list[int | None] = [None] if options.seeds is None else list(parse_seeds(options.seeds))
+    if options.seeds is not None and any(word.split("=")[0] == "--seed" for word in rest):
+        raise UsageError("--seed and --seeds are given, expected one of them")
+    if options.out and options.runs is not None:
+        raise UsageError(
+            "--out and --runs are given, expected one: --out names the run's folder, --runs that of all runs"
+        )
     if options.out and len(seeds) > 1:
         raise UsageError("--out names one run folder; with several --seeds use --runs, below which each gets its own")
     for seed in seeds:
@@ -48,7 +54,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
             options.task,
             recipe=options.config,
             seed=seed,
-            runs=options.runs,
+            runs=options.runs or "runs",
             out=options.out,
             data_dir=options.data_dir,
             quiet=options.quiet,
@@ -73,7 +79,7 @@ def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
     if options.out or options.config:
         raise UsageError(f"{options.task} takes --runs, its options and no --out and --config")
     seeds = [0] if options.seeds is None else parse_seeds(options.seeds)
-    _named(command)(seeds=seeds, runs=options.runs, data_dir=options.data_dir, args=rest, say=_out)
+    _named(command)(seeds=seeds, runs=options.runs or "runs", data_dir=options.data_dir, args=rest, say=_out)
 
 
 def _show(folder: Path, metrics: dict[str, float]) -> None:
@@ -129,8 +135,11 @@ def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
         if options.apply is not None and options.undo is not None:
             raise UsageError("--apply and --undo are given, expected one of them")
         undo = options.undo is not None
-        _out(report_apply(options.undo if undo else options.apply, options.files, out=options.out, undo=undo))
+        mapping = options.undo if undo else options.apply
+        _out(report_apply(mapping, options.files, out=options.out, column=options.column, undo=undo))
         return
+    if options.column is not None:
+        raise UsageError("--column goes with --apply and --undo; --columns names the columns of what is analysed")
     _out(
         report_redundancy(
             options.files,
@@ -228,8 +237,13 @@ def _parser() -> argparse.ArgumentParser:
         help="veto pairs that disagree on common arguments; off for relations cut into parts",
     )
     sub.add_argument("--review", type=Path, metavar="PAIRS", help="pairs.tsv with accept or reject in its last column")
-    sub.add_argument("--apply", type=Path, metavar="MAP", help="rewrite FILE by this canonical_map.tsv, nothing else")
-    sub.add_argument("--undo", type=Path, metavar="MAP", help="take an earlier --apply of this map back")
+    sub.add_argument(
+        "--apply", type=Path, metavar="MAP", help="rewrite FILE (a TSV) by this canonical_map.tsv, nothing else"
+    )
+    sub.add_argument("--undo", type=Path, metavar="MAP", help="take an earlier --apply of this map back (a TSV)")
+    sub.add_argument(
+        "--column", metavar="NAME", help="--apply, --undo: column of the phrase, by name in the header or by number"
+    )
     sub.add_argument(
         "--neural",
         choices=("auto", "never"),
@@ -256,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("task", nargs="?", help="name of the task")
     sub.add_argument("--config", metavar="RECIPE", help="a YAML file or a shipped recipe; flags win over it")
     sub.add_argument("--seeds", metavar="0,1,2")
-    sub.add_argument("--runs", default="runs", metavar="FOLDER")
+    sub.add_argument("--runs", metavar="FOLDER")
     sub.add_argument("--out", metavar="FOLDER")
     sub.add_argument("--quiet", action="store_true")
     data_dir(sub)

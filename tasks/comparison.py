@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .config import flatten
+from .config import config_hash, flatten
 from .errors import UsageError
 from .folder import RunFolder
 from .registry import did_you_mean
@@ -18,22 +18,31 @@ from .registry import did_you_mean
 __all__ = ["Table", "compare_results"]
 
 STUDY = re.compile(r"subspace-[0-9a-f]{8}")  # folder of a study, whose runs are its own
-SMALLER_IS_BETTER = ("loss", "nll", "perplexity", "mean_rank", "distortion")
+SMALLER_IS_BETTER = re.compile(r"(.*_)?(loss|nll|cross_entropy|perplexity|mean_rank|distortion|error|stderr)(_.*)?")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text, and what to warn of."""
+    """Columns and rows, and what to warn of.
+
+    Attributes
+    ----------
+    rows : text and numbers, None where nothing is known
+    best : places of the rows that are the best on their data
+    """
 
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[list[Any]]
     warnings: list[str] = field(default_factory=list)
+    best: frozenset[int] = frozenset()
 
     def render(self, style: str = "table") -> str:
-        """Text in the style table, csv, latex or html."""
+        """Text in the style table, text, csv (numbers in full), latex or html; a star marks the best rows."""
         from .report.tables import render
 
-        return render(self.columns, self.rows, style)
+        marks = [["*" if place in self.best else ""] if self.best else [] for place in range(len(self.rows))]
+        rows = [[*row, *mark] for row, mark in zip(self.rows, marks, strict=True)]
+        return render([*self.columns, *(["best"] if self.best else [])], rows, style, spec=".4f")
 
 
 @dataclass
@@ -53,7 +62,7 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if (path / "config.yaml").exists():
             found.append(path)
             continue
-        below = sorted(config.parent for config in path.rglob("config.yaml"))
+        below = sorted(config.parent for config in path.rglob("config.yaml") if _is_run(config))
         if not below:
             raise UsageError(f"{path} is no run folder and holds none (a run folder has a config.yaml)")
         inside = [run for run in below if any(STUDY.fullmatch(part) for part in run.relative_to(path).parts)]
@@ -68,6 +77,15 @@ def _expand(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list({path.resolve(): path for path in found}.values()), warnings
 
 
+def _is_run(config: Path) -> bool:
+    """Whether a config.yaml is that of a run: folders may hold those of other programs."""
+    try:
+        RunFolder(config.parent).config()
+    except UsageError:
+        return (config.parent / "checkpoints").is_dir() or (config.parent / "result.json").is_file()
+    return True
+
+
 def _collect(paths: Sequence[Path]) -> tuple[dict[str, _Group], list[str]]:
     groups: dict[str, _Group] = {}
     folders, warnings = _expand(paths)
@@ -76,6 +94,10 @@ def _collect(paths: Sequence[Path]) -> tuple[dict[str, _Group], list[str]]:
         config = folder.config()
         if folder.finished:
             result = folder.result()
+            asked = {key: value for key, value in config.items() if key != "task"}
+            if result["config_hash"] != config_hash(config["task"], asked):
+                warnings.append(f"{path / 'config.yaml'} was changed after the run, whose result is left out")
+                continue
             group = groups.setdefault(result["config_hash"], _Group(config))
             if (other := group.folders.setdefault(result["seed"], path)) != path:
                 raise UsageError(
@@ -84,8 +106,6 @@ def _collect(paths: Sequence[Path]) -> tuple[dict[str, _Group], list[str]]:
                 )
             group.results[result["seed"]] = result
         else:
-            from .config import config_hash
-
             rest = {key: value for key, value in config.items() if key != "task"}
             group = groups.setdefault(config_hash(config.get("task", ""), rest), _Group(config))
             group.unfinished.append(config.get("seed", 0))
@@ -149,6 +169,7 @@ def _with_metric(groups: Mapping[str, _Group], metric: str | None) -> tuple[dict
 
 def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | None) -> Table:
     """Compare run folders (or folders of them); see ``tasks.compare``."""
+    by = [name.strip() for name in by]
     groups, warnings = _collect(paths)
     if not any(group.results for group in groups.values()):
         raise UsageError(f"no finished run among {len(groups)} configurations; finish one with `hyrel resume FOLDER`")
@@ -178,15 +199,18 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
                 *(_label(group.config, option, varying) for option in by),
                 digest[:8],
                 *([name] if several else []),
-                str(len(values)),
-                f"{means[digest]:.4f}" + (" *" if top else "") if values else "",
-                f"{stdev(values):.4f}" if len(values) > 1 else "",
+                len(values),
+                means.get(digest),
+                stdev(values) if len(values) > 1 else None,
                 ",".join(map(str, sorted(every_seed - set(group.results)))),
+                bool(top),
             ]
         )
     rows.sort(key=lambda row: row[: len(by)])
+    best_rows = frozenset(place for place, row in enumerate(rows) if row.pop())
     columns = ["metric", "n", "score"] if several else ["n", next(name for name in metrics.values() if name)]
-    return Table([*by, "config", *columns, "deviation", "missing seeds"], rows, [*warnings, *left, *_warn(groups)])
+    columns = [*by, "config", *columns, "deviation", "missing seeds"]
+    return Table(columns, rows, [*warnings, *left, *_warn(groups)], best_rows)
 
 
 def _scores(group: _Group, metric: str) -> list[float]:
@@ -194,4 +218,4 @@ def _scores(group: _Group, metric: str) -> list[float]:
 
 
 def _sign(metric: str) -> int:
-    return -1 if metric in SMALLER_IS_BETTER else 1
+    return -1 if SMALLER_IS_BETTER.fullmatch(metric) else 1

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from .argv import collect, name_sections, rename
+from .argv import collect, name_sections, rename, switches
 from .errors import UsageError
 from .registry import did_you_mean
 
@@ -28,6 +28,7 @@ __all__ = [
     "flatten",
     "load_recipe",
     "make_config",
+    "native",
     "require",
     "require_seed",
     "study_digest",
@@ -143,6 +144,10 @@ class TrainConfig:
         if self.activation_points and not self.activation_bits:
             raise UsageError("--train.activation_points acts with --train.activation_bits alone; give both")
 
+    def steps(self, batches: int) -> int:
+        """Steps of a run whose epochs have so many batches; none where there is nothing to train."""
+        return self.max_steps if self.max_steps is not None and batches else batches * self.epochs
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain dict of a configuration, as ``config.yaml`` holds it: without ``ADDED`` ones at default."""
@@ -194,17 +199,35 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def load_recipe(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read a recipe or a run folder's ``config.yaml``: the configuration, and the published numbers it should reach."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise UsageError(f"no configuration file {path}. `hyrel ls recipes` names the shipped ones.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path} holds no mapping; a recipe has the keys `config` and `published`")
-    config = tree.get("config", tree)
+    if twice := _twice(yaml.compose(text, yaml.SafeLoader)):
+        raise UsageError(f"{path}: {twice} stands there twice; which one is meant?")
+    config, published = tree.get("config", tree), tree.get("published") or []
     if not isinstance(config, dict):
         raise UsageError(f"{path}: `config` is a {type(config).__name__}, expected a mapping")
-    return dict(config), list(tree.get("published") or [])
+    if not isinstance(published, list):
+        raise UsageError(f"{path}: `published` is a {type(published).__name__}, expected a list")
+    if "config" in tree and (beside := sorted(map(str, tree.keys() - {"config", "published"}))):
+        raise UsageError(f"{path}: {', '.join(beside)} stands beside `config` and would not be read; move it below")
+    return dict(config), published
+
+
+def _twice(node: Any) -> str | None:
+    """A key that stands twice in one mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [str(key.value) for key, _ in node.value]
+        if doubled := [key for key in keys if keys.count(key) > 1]:
+            return doubled[0]
+    parts = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+    inner = (part[1] if isinstance(part, tuple) else part for part in parts)
+    return next((found for part in inner if (found := _twice(part))), None)
 
 
 def make_config(
@@ -219,9 +242,15 @@ def make_config(
     import jsonargparse
 
     parser = _parser(cls, prog)
-    overrides, args, opened = _opened(cls, overrides or {}, args)
-    known = [key for key, _ in flatten(asdict(cls()))]  # type: ignore[call-overload]
-    args = rename(name_sections(args, _sections(cls)), getattr(cls, "ALIASES", {}))
+    overrides, args, opened = _opened(cls, native(overrides or {}), args)
+    sections = _sections(cls)
+    overrides = {
+        k: {sections[k]: v} if k in sections and not isinstance(v, Mapping) else v for k, v in overrides.items()
+    }
+    defaults = dict(flatten(asdict(cls())))  # type: ignore[call-overload]
+    known = list(defaults)
+    args = rename(name_sections(args, sections), getattr(cls, "ALIASES", {}))
+    args = switches(args, [key for key, value in defaults.items() if isinstance(value, bool)])
     for key, _ in flatten(overrides):
         if key not in known:
             raise UsageError(f"unknown option {key!r}. {did_you_mean(key, known)}")
@@ -274,18 +303,35 @@ def _plain_value(text: str) -> Any:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+
+
 def _plain(message: str) -> str:
     """Say of a parser's complaint about a type what a user would."""
-    found = re.fullmatch(r'Parser key "([\w.]+)": Expected a <class \'(int|float)\'>\. Got value: (.*)', message)
-    if found is None:
+    found = re.match(r'Parser key "([\w.]+)": ', message)
+    kinds = dict.fromkeys(re.findall(r"<class '(\w+)'>", re.split(r"Errors:|Got value:", message)[0]))
+    value = re.search(r"(?:Got value|Given value): (.*)", message)
+    if found is None or value is None or not kinds or any(kind not in _TYPES for kind in kinds):
         return message
-    option, kind, value = found.groups()
-    return f"--{option}: expected a {'whole number' if kind == 'int' else 'number'}, got {value}"
+    return f"--{found[1]}: expected {' or '.join(_TYPES[kind] for kind in kinds)}, got {value[1]}"
+
+
+def native(value: Any) -> Any:
+    """Numbers of numpy as those of Python, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: native(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [native(part) for part in value]
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def describe_options(cls: type, *, prog: str) -> str:
     """Help text of every option of a configuration dataclass, with its default."""
-    return str(_parser(cls, prog).format_help())
+    text = str(_parser(cls, prog).format_help())
+    for section in _sections(cls):  # what the parser would make of --SECTION; here it is the section's first option
+        text = re.sub(rf"\n  --{section} CONFIG\s+Path to a configuration file\.", "", text)
+        text = re.sub(rf"\[--{section} CONFIG\]\s*", "", text)
+    return re.sub(r", --\w+\+ [A-Z_]+", "", text)
 
 
 def _parser(cls: type, prog: str) -> Any:

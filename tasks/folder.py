@@ -169,6 +169,8 @@ class RunFolder:
                 self.require_same(config)
             else:
                 self._begin(config, env)
+            for stale in [*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")]:
+                stale.unlink(missing_ok=True)  # half of a file, of a process that was killed while it wrote
             yield
 
     def _begin(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
@@ -252,6 +254,11 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         """Folder of the checkpoint of that name."""
         return self.path / "checkpoints" / name
+
+    def checkpoints(self) -> list[Path]:
+        """Folders of complete checkpoints, newest first."""
+        found = (self.path / "checkpoints").glob("step-*")
+        return sorted((place for place in found if re.fullmatch(r"step-\d{8,}", place.name)), reverse=True)
 
     def prune(self, keep: set[str]) -> None:
         """Delete checkpoints other than those named."""

@@ -6,23 +6,23 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from math import isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from deltas.activations import ActivationCompressor, Policy
 from lorentz.check import ManifoldReport, watch
 
+from .activations import bytes_held, compressor_of
 from .checkpoint import load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
 from .config import TrainConfig, config_hash, differences, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
-from .process import cpu_threads, environment, seed_everything
+from .process import cpu_threads, environment, one_process, require_one_process, seed_everything, without_bars
 from .progress import Progress
 from .sources import changed_sources
 
@@ -99,47 +99,27 @@ def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources:
         )
 
 
-def total_steps(train: TrainConfig, batches: int) -> int:
-    """Steps of a run whose epochs have so many batches; none where there is nothing to train."""
-    return train.max_steps if train.max_steps is not None and batches else batches * train.epochs
-
-
-def _compressor(model: nn.Module, train: TrainConfig, seed: int) -> ActivationCompressor | None:
-    """What holds the activations of a step, where the configuration asks for it."""
-    if train.activation_bits is None:
-        return None
-    return ActivationCompressor(
-        model, bits=train.activation_bits, policy=Policy(marked=train.activation_points), seed=seed
-    )
-
-
-def _activations(compressor: ActivationCompressor | None) -> dict[str, Any] | None:
-    """Bytes of the last step of this process, for ``result.json``; None where there was none."""
-    if compressor is None or compressor.report is None:
-        return None
-    return {"bits": compressor.bits, "group": compressor.group, **compressor.report.as_dict()}
-
-
 class _Run:
     """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
 
     def __init__(self, task: Task, data: Data, folder: RunFolder, *, seed: int, progress: Progress) -> None:
         self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
         self.train: TrainConfig = task.config.train
-        self.accelerator = Accelerator()  # its own precision setting could not change within a process
+        self.accelerator = one_process()
         seed_everything(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
         self.frozen: frozenset[str] = task.frozen(self.model) if hasattr(task, "frozen") else frozenset()
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
         self.batches = task.n_batches(data)
-        self.total = total_steps(self.train, self.batches)
-        self.compressor = _compressor(self.model, self.train, seed)
+        self.total = self.train.steps(self.batches)
+        self.compressor = compressor_of(self.model, self.train, seed)
         self.epoch = self.index = self.count = self.misses = 0
         self.sums: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         self.metrics_bytes = 0
+        self.held: dict[str, Any] | None = None  # what activations took before the run was stopped
         self.warnings: list[str] = list(data.warnings)
         self.saved = time.monotonic()
         for warning in self.warnings:
@@ -159,9 +139,7 @@ class _Run:
         if latest is None:
             self.folder.cut("metrics.jsonl", 0)
             return
-        state = read_state(latest)
-        same_inputs(self.task, self.data, self.folder, state["data_sha256"], state.get("sources", {}))
-        load_checkpoint(latest, self.model, self.optimizers, frozen=self.frozen)
+        state = self.load(latest)
         changed = differences(state["config"], to_dict(self.task.config))
         if changed := [line for line in changed if not line.startswith("train.threads:")]:
             raise UsageError(
@@ -176,17 +154,35 @@ class _Run:
                 self.progress.say(f"warning: {self.warnings[-1]}")
         for name in ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes"):
             setattr(self, name, state[name])
+        self.held = state.get("activations")
         self.warnings += [warning for warning in state["warnings"] if warning not in self.warnings]
         self.folder.cut("metrics.jsonl", self.metrics_bytes)
         restore_rng(state["rng"])
         self.progress.say(f"resuming {self.folder.path} at step {self.steps} of {self.total}")
+
+    def load(self, latest: Path) -> dict[str, Any]:
+        """Load the newest checkpoint, or, where that is damaged, the one before it that is kept; returns its state."""
+        damage: RunError | None = None
+        for place in [latest, *(older for older in self.folder.checkpoints() if older.name < latest.name)]:
+            try:
+                state = read_state(place)
+                same_inputs(self.task, self.data, self.folder, state["data_sha256"], state.get("sources", {}))
+                load_checkpoint(place, self.model, self.optimizers, frozen=self.frozen)
+            except RunError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                self.progress.say(f"warning: {latest} is damaged; going on from the older {place.name}")
+            return state
+        assert damage is not None
+        raise damage
 
     def checkpoint(self) -> str:
         name = f"step-{self.steps:08d}"
         fields = ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes")
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
-        state |= {"sources": sources_of(self.task)}
+        state |= {"sources": sources_of(self.task), "activations": bytes_held(self.compressor) or self.held}
         state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
         self.folder.write_checkpoint(
             name, lambda path: save_checkpoint(path, self.model, self.optimizers, state, self.frozen)
@@ -340,7 +336,7 @@ class _Run:
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
             "threads": self.train.threads,
             "manifold": {"residual": report.residual, "radius_p99": report.radius_p99} if report else None,
-            "activations": _activations(self.compressor),
+            "activations": bytes_held(self.compressor) or self.held,
             **({"details": self.task.details()} if hasattr(self.task, "details") else {}),
             "warnings": self.warnings,
         }
@@ -360,13 +356,19 @@ def fit(
     RunError : non-finite loss, full disk, unwritable folder, or another process in the folder.
     """
     config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
+    require_one_process()
     if folder.finished:  # nothing is written, so it may be read-only, or read by others at the same time
         folder.require_same(config)
         result = folder.result()
+        if result["config_hash"] != config_hash(task.name, to_dict(task.config)):
+            raise UsageError(
+                f"{folder.path / 'config.yaml'} was changed since the run finished: its result is of other settings. "
+                "Change it back, or start a new run in another folder"
+            )
         same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
         return result
     title = f"{task.name} {data.name} seed {seed}"
-    total = total_steps(task.config.train, task.n_batches(data))
+    total = task.config.train.steps(task.n_batches(data))
     with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
         run = _Run(task, data, folder, seed=seed, progress=progress)
         with folder.open(config, environment()):
@@ -376,7 +378,8 @@ def fit(
                 result = run.result()
                 save_weights(run, folder)
                 if name := getattr(task, "exports", None):
-                    folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
+                    with without_bars():
+                        folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
                 folder.finish(result)
             except OSError as error:
                 good = folder.latest()

@@ -13,13 +13,13 @@ import numpy as np
 from scipy.stats import t
 
 from tasks.api import run
-from tasks.comparison import Table
 from tasks.config import make_config, study_digest, to_dict
 from tasks.data.load import load
 from tasks.data.text import Texts
-from tasks.errors import UsageError
+from tasks.errors import RunError, UsageError
 from tasks.folder import atomic_write
 from tasks.report.html import Report
+from tasks.report.tables import render
 
 from .chart import chart
 from .config import CompareConfig
@@ -159,10 +159,16 @@ def _rate(config: CompareConfig, method: Method, model: str, data: str, options:
         return None
     if len(config.factors) < 2:
         return method.lr * next(iter(config.factors), 1.0)
-    scores = {}
+    scores: dict[float, float] = {}
+    failed: list[RunError] = []
     for rate in (method.lr * factor for factor in config.factors):
-        result = run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))
-        scores[rate] = next(iter(result.metrics["valid"].values()))
+        try:
+            result = run("text", seed=TUNING_SEED, **options, **_overrides(config, method, model, data, rate))
+            scores[rate] = next(iter(result.metrics["valid"].values()))
+        except RunError as error:  # a rate at which it diverges is not the best one
+            failed.append(error)
+    if not scores:
+        raise failed[0]
     return max(scores, key=lambda rate: scores[rate])
 
 
@@ -247,7 +253,7 @@ def _write(rows: list[Row], notes: list[str], config: CompareConfig, folder: Pat
     report.section("Score against trained parameters").add_figure(
         figure, caption="Mean over the data sets, by backbone"
     )
-    say(Table(COLUMNS, cells).render("table"))
+    say(render(COLUMNS, cells))
     for note in notes:
         say(note)
     say(f"{report.save(folder / 'compare-deltas.html')}")

@@ -127,7 +127,7 @@ class Conversion:
         some = some[np.argsort([len(texts[i]) for i in some], kind="stable")]
         within = int(np.random.default_rng([seed, turn, window]).permutation(-(-len(some) // size))[within])
         batch = self.coded([texts[i] for i in some[within * size : (within + 1) * size]])
-        model, total = self.config.model, count * self.config.train.epochs
+        model, total = self.config.model, self.config.train.steps(count)
         k = k_at(step, total, start=model.k_start, end=model.k, share=model.anneal)
         return {**batch, "k": torch.tensor(k, dtype=torch.float64)}
 

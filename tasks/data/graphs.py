@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -104,6 +105,50 @@ def _matrix(content: bytes, name: str) -> Array | sp.csr_matrix:
     return array
 
 
+def _whole(values: Array, what: str, where: str) -> Array:
+    """Whole numbers, (n,), of a file.
+
+    Raises
+    ------
+    UsageError : other numbers or another shape.
+    """
+    if values.ndim != 1:
+        raise UsageError(f"{where}: {what} have the shape {values.shape}, expected one number a node, (n,)")
+    if values.dtype.kind not in "biuf" or not np.all(np.isfinite(values)) or np.any(values != np.trunc(values)):
+        raise UsageError(f"{where}: {what} are no whole numbers (dtype {values.dtype}); number the classes from 0")
+    return values.astype(np.int64)
+
+
+def _labels(values: Any, where: str) -> Array:
+    return _whole(np.asarray(values), "labels", where)
+
+
+def _features(values: Any, where: str) -> Any:
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise UsageError(
+            f"{where}: features have the shape {values.shape} and dtype {values.dtype}, expected real numbers "
+            "(nodes, columns)"
+        )
+    if not np.all(np.isfinite(values.data if sp.issparse(values) else values)):
+        raise UsageError(f"{where}: some features are not finite; fill in or leave out what is missing")
+    return values
+
+
+def _nodes(values: Any, nodes: int, where: str) -> Array:
+    """Numbers of nodes, given as such or as a mask over all."""
+    array = np.asarray(values)
+    if array.dtype == bool:
+        if array.shape != (nodes,):
+            raise UsageError(f"{where} is a mask of the shape {array.shape}, expected one entry a node, ({nodes},)")
+        return np.flatnonzero(array)
+    found = _whole(array, "numbers of nodes", where)
+    if len(found) and not 0 <= found.min() <= found.max() < nodes:
+        raise UsageError(
+            f"{where} names node {found.min() if found.min() < 0 else found.max()}; there are 0 to {nodes - 1}"
+        )
+    return found
+
+
 def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -> Graph:
     """Build from the content of the files, by the kind that their names end in."""
 
@@ -125,7 +170,9 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
             loaded[kind] = None if found is None else _matrix(found[1], found[0])
         except (ValueError, OSError) as error:
             raise UsageError(f"{where}/{found and found[0]} is no NumPy file: {error}") from None
-    labels = None if loaded["labels"] is None else np.asarray(loaded["labels"]).astype(np.int64)
+    labels = None if loaded["labels"] is None else _labels(loaded["labels"], where)
+    if loaded["features"] is not None:
+        loaded["features"] = _features(loaded["features"], where)
     rows = [x.shape[0] for x in (loaded["features"], labels) if x is not None and x.ndim]
     edges, nodes = _pairs(edges_file[1], f"{where}/{edges_file[0]}", max(rows, default=None))
     nodes = max(nodes, *(x.shape[0] for x in (loaded["features"], labels) if x is not None), 0)
@@ -148,7 +195,7 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
         loaded["features"],
         labels,
         digest.hexdigest(),
-        parts={split: np.asarray(part).astype(np.int64) for split, part in given.items()} or None,
+        parts={split: _nodes(part, nodes, f"{where}: idx_{split}") for split, part in given.items()} or None,
         warnings=warnings,
     )
 

@@ -188,6 +188,8 @@ def graph_from_triples(
     for split in ("valid", "test"):
         if leaked := sum(triple in trained_on for triple in rows[split]):
             warnings.append(f"{leaked} of {len(rows[split])} {split} triples of {name} are training triples too")
+        if split == "test" and (leaked := len(set(rows["valid"]) & set(rows["test"]))):
+            warnings.append(f"{leaked} of {len(rows[split])} test triples of {name} are validation triples too")
         known = set(rows[split])
         if wrong := sum(triple in known for triple in hard.get(split, ())):
             warnings.append(

@@ -29,10 +29,10 @@ def _kg(
     valid: str,
     test: str,
     *,
-    negatives: tuple[str | None, str | None] | None = None,
+    negatives: tuple[str | None, str | None] = (None, None),
 ) -> DataSet:
     files = {"train.txt": train, "valid.txt": valid, "test.txt": test}
-    extra = dict(zip(("valid_negatives.txt", "test_negatives.txt"), negatives or (), strict=False))
+    extra = dict(zip(("valid_negatives.txt", "test_negatives.txt"), negatives, strict=True))
     return DataSet("kg", f"kg/{folder}", files, origin, licence, extra)
 
 
@@ -60,7 +60,6 @@ DATA: dict[str, DataSet] = {
         "64f93b7f314f3936a6f65739721429db3f6a7c8f5a1e1104ec3bb544f7434f59",
         "3831c0e57daef03c3a18cdd1a72e370b496f696c5218883d35c7d2ab8a6a772c",
         "27127fcb34688c4778e88a39ef3c9b540807da846021e9d9685660ac1838aca1",
-        negatives=(None, None),
     ),
     "CoDEx-M": _kg(
         "CoDEx-M",

@@ -122,6 +122,9 @@ def texts_from_rows(name: str, files: Mapping[str, list[Row]], form: Format, *, 
     for split in ("valid", "test"):
         if leaked := sum(both in trained_on for both in text[split]):
             warnings.append(f"{leaked} of {len(text[split])} {split} texts of {name} are training texts too")
+    chosen_on = set(text["valid"])
+    if leaked := sum(both in chosen_on for both in text["test"]):
+        warnings.append(f"{leaked} of {len(text['test'])} test texts of {name} are validation texts too")
     return Texts(
         name,
         {split: [first for first, _ in rows] for split, rows in text.items()},

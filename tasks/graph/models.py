@@ -48,6 +48,8 @@ class Encoder(nn.Module):
     classes : number of classes, or 0
     """
 
+    head: nn.Module | None
+
     def __init__(self, config: GraphConfig, features: Inputs, graph: SparseMatrix, classes: int) -> None:
         super().__init__()
         self.config, self.classes = config, classes

@@ -66,6 +66,11 @@ def split_links(edges: Array, nodes: int, *, seed: int) -> LinkSplit:
         drawn = drawn[~np.isin(drawn[:, 0] * nodes + drawn[:, 1], keys)]
         draw.shuffle(drawn)
         false = drawn[:wanted]
+    if len(false) < wanted:
+        raise UsageError(
+            f"{wanted} edges are held back and only {len(false)} pairs of nodes that are no edge were found: the graph "
+            "is too dense for link prediction by this split"
+        )
     return LinkSplit(shuffled[wanted:], shuffled[:valid], false[:valid], shuffled[valid:wanted], false[valid:])
 
 
@@ -135,9 +140,14 @@ def split_nodes(graph: Graph, *, seed: int | None) -> tuple[dict[str, Array], li
             raise UsageError(f"the {split} split of {graph.name} holds no labelled node")
         if lost := len(parts[split]) - len(part):
             warnings.append(f"{lost} nodes of the {split} split of {graph.name} have no label and are left out")
-        if split != "train" and (leaked := int(np.isin(part, known["train"]).sum())):
-            warnings.append(
-                f"{leaked} of {len(part)} {split} nodes of the published split of {graph.name} are training nodes too; "
-                f"--split_seed N draws a split without"
-            )
+        for other, word in (("train", "training"), ("valid", "validation")):
+            if (
+                other != split
+                and (other, split) != ("valid", "train")
+                and (leaked := int(np.isin(part, known[other]).sum()))
+            ):
+                warnings.append(
+                    f"{leaked} of {len(part)} {split} nodes of the split of {graph.name} are {word} nodes too; "
+                    f"--split_seed N draws a split without"
+                )
     return known, warnings

@@ -18,7 +18,7 @@ from tasks.registry import lookup
 from .config import METRICS, GraphConfig
 from .features import Inputs, node_features
 from .models import ENCODERS, Encoder
-from .splits import PUBLISHED_SEED, split_links, split_nodes
+from .splits import PUBLISHED_SEED, SHARES, split_links, split_nodes
 
 __all__ = ["GraphTask", "Prepared"]
 
@@ -91,7 +91,10 @@ class GraphTask:
     def _classes(self, data: Graph) -> Prepared:
         parts, warnings = split_nodes(data, seed=self.config.split_seed)
         data.warnings += [warning for warning in warnings if warning not in data.warnings]
-        data.split = "published" if self.config.split_seed is None else f"fresh, seed {self.config.split_seed}"
+        if self.config.split_seed is not None:
+            data.split = f"fresh, seed {self.config.split_seed}"
+        elif data.parts is None and data.name not in SHARES:
+            data.split = "fresh, seed 0"
         config = self.config
         return Prepared(
             node_features(data, data.edges, classify=True, normalise=config.normalise_features),

@@ -54,7 +54,8 @@ def _counts(scores: Tensor, true: Tensor, row: Tensor, other: Tensor) -> tuple[T
     Scores of the other known answers, at (row, other), are set to minus infinity.
     """
     target = scores.gather(1, true[:, None])
-    if not bool(torch.isfinite(target).all()):  # a NaN is neither greater nor equal: it would rank first
+    # A NaN is neither greater nor equal: it would rank first, and where others have one they would rank last.
+    if not bool(torch.isfinite(target).all()) or bool(scores.sum(1).isnan().any()):
         raise RunError("the model gives scores that are not finite; no rank can be told")
     scores[row, other] = -torch.inf
     scores.scatter_(1, true[:, None], target)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.comparison import Table
 from tasks.config import make_config, study_digest, to_dict
 from tasks.folder import atomic_write, locked
 from tasks.process import cpu_threads
 from tasks.report.html import Column, Report, format_cell
+from tasks.report.tables import render
 
 from .cells import Cell, solvable
 from .checks import check_methods, check_sets, check_unchanged
@@ -128,8 +128,8 @@ def _write(result: StudyResult, say: Callable[[str], None]) -> None:
     _, remarks = solvable(cells)
     performance, differences = _text(performance_rows(cells)), _text(difference_rows(cells))
     columns = performance_columns(cells)
-    say(Table(columns, performance).render("table"))
-    say(Table(_DIFFERENCE, differences).render("table"))
+    say(render(columns, performance))
+    say(render(_DIFFERENCE, differences))
     for line in [*remarks, *_landscape_lines(result.planes)]:
         say(line)
     say(str(_report(result, performance, differences, remarks).save(result.folder / "subspace.html")))
@@ -192,7 +192,7 @@ def _report(
     report.section("Without a delta").add_table(
         ["seed", "set", "what", "backbone", "score"], references, caption="Unseen sets, test split"
     )
-    everything = [[str(cell) for cell in row] for row in cell_rows(cells)]
+    everything = cell_rows(cells)
     report.section("Every point").add_table(
         [Column(name) for name in COLUMNS], everything, caption="Also in subspace.csv"
     )

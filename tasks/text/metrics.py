@@ -35,8 +35,9 @@ def scores(kind: str, label: np.ndarray, output: np.ndarray, classes: int) -> di
         }
     found = output.argmax(1)
     average = "binary" if classes == 2 else "macro"
+    one = len(np.union1d(label, found)) < 2  # sklearn warns, and gives 0
     return {
         "accuracy": float((found == label).mean()),
         "f1": float(f1_score(label, found, average=average, zero_division=0)),
-        "mcc": float(matthews_corrcoef(label, found)),
+        "mcc": 0.0 if one else float(matthews_corrcoef(label, found)),
     }

@@ -22,7 +22,7 @@ from tasks.text.tokens import Tokens
 
 from .config import TranslationConfig
 from .metrics import signatures, translation_scores
-from .translate import FOLDER, translate
+from .translate import FOLDER, longest_translation, translate
 
 __all__ = ["Translation"]
 
@@ -92,6 +92,7 @@ class Translation:
         self.prepare(data)
         signatures()  # a missing library is said before anything is trained
         model, tokenizer = config.model, self.tokenizer
+        longest = max(int(side.lengths.max()) for pair in self._pairs.values() for side in pair)
         return LorentzForConditionalGeneration(
             LorentzConfig(
                 vocab_size=len(tokenizer),
@@ -101,7 +102,7 @@ class Translation:
                 hidden_dropout_prob=model.dropout,
                 attention_probs_dropout_prob=model.dropout,
                 position_embedding_type=model.positions,
-                max_position_embeddings=2 * config.max_length,
+                max_position_embeddings=max(longest, longest_translation(config.max_length)) + 1,
                 type_vocab_size=0,
                 geometry=model.geometry,
                 k=model.k,

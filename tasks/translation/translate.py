@@ -11,12 +11,17 @@ import torch
 
 from tasks.errors import UsageError
 
-__all__ = ["load_translator", "translate"]
+__all__ = ["FOLDER", "load_translator", "longest_translation", "translate"]
 
 FOLDER = "translator"  # in that of a run
 _AT_ONCE = 50  # lines a batch, of like length
 _LONGER = 1.5  # most tokens of a translation for one of the line, and a few more
 _MORE = 10
+
+
+def longest_translation(length: int) -> int:
+    """Most tokens that are written for a sentence of so many."""
+    return int(_LONGER * length) + _MORE
 
 
 @torch.no_grad()
@@ -61,7 +66,7 @@ def translate(
             do_sample=False,
             length_penalty=length_penalty,
             early_stopping=beams > 1,
-            max_new_tokens=int(_LONGER * longest) + _MORE,
+            max_new_tokens=longest_translation(longest),
         )
         texts = tokenizer.batch_decode(written, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):

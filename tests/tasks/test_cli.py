@@ -170,14 +170,14 @@ def test_run_resume_compare_and_ls(
     capsys.readouterr()
     assert main(["compare", *map(str, Path("runs").iterdir()), "--metric", "paper_mrr", "--format", "csv"]) == 0
     header, *rows = capsys.readouterr().out.strip().splitlines()
-    assert header.split(",")[:6] == ["data", "model", "config", "n", "paper_mrr", "deviation"]
+    assert header.split(",") == ["data", "model", "config", "n", "paper_mrr", "deviation", "missing seeds", "best"]
     cells = sorted(row.split(",") for row in rows)
     assert [row[1] for row in cells] == ["hybonet", "mure"]
-    assert [row[3] for row in cells] == ["2", "1"] and cells[1][-1] == "0"
-    assert sum("*" in row for row in rows) == 1
+    assert [row[3] for row in cells] == ["2", "1"] and cells[1][-2] == "0"
+    assert [row[-1] for row in cells].count("*") == 1
     results = [json.loads(p.read_text()) for p in Path("runs").glob("*/seed*/result.json")]
     means = [r["metrics"]["test"]["paper_mrr"] for r in results if r["config_hash"].startswith(cells[0][2])]
-    assert float(cells[0][4].strip(" *")) == pytest.approx(sum(means) / 2, abs=1e-4)
+    assert float(cells[0][4]) == pytest.approx(sum(means) / 2, rel=1e-12)  # in full
     for what in ([], ["tasks"], ["data"], ["recipes"], ["deltas"]):
         assert main(["ls", *what]) == 0
     assert "kg/wn18rr-32" in capsys.readouterr().out

@@ -86,6 +86,13 @@ def test_k_falls_by_one_factor_and_stays() -> None:
     assert k_at(0, 20, start=1e4, end=2.0, share=0.0) == 2.0
 
 
+def test_k_has_fallen_when_the_steps_end_however_they_are_counted(books: Path, source: Path) -> None:
+    train = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "warmup": 0, "max_steps": 4}
+    task, data = made(books, source, train=train)
+    ks = [float(task.train_batch(data, 0, step, 0)["k"]) for step in range(4)]
+    assert ks == pytest.approx([k_at(step, 4, start=100.0, end=1.0, share=0.5) for step in range(4)]) and ks[-1] == 1.0
+
+
 def test_a_pass_sees_every_batch_once_and_is_a_function_of_seed_and_place(books: Path, source: Path) -> None:
     task, data = made(books, source, epoch_steps=None)
     count = task.n_batches(data)

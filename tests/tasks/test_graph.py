@@ -168,7 +168,7 @@ def test_two_classes_are_split_apart_and_more_overlap_as_published() -> None:
     assert sorted(np.concatenate([*parts.values()])) == list(range(100))
     graph = Graph("Airport", np.array([[0, 1]]), 90, None, np.arange(90) % 3, "")
     _, warnings = split_nodes(graph, seed=None)
-    assert any("test nodes of the published split of Airport are training nodes too" in w for w in warnings)
+    assert any("test nodes of the split of Airport are training nodes too" in w for w in warnings)
     fresh, none = split_nodes(graph, seed=7)
     assert not none and sorted(np.concatenate([*fresh.values()])) == list(range(90))
     assert {split: len(part) for split, part in fresh.items()} == {"train": 66, "valid": 12, "test": 12}

@@ -123,7 +123,7 @@ def test_default_folder_is_named_by_the_hash_without_the_seed(small_graph: Path,
     assert runs[0].parent == runs[1].parent and [r.name for r in runs] == ["seed0", "seed1"]
     assert runs[0].parent.name.startswith("kg-numbers-")
     table = tasks.compare([tmp_path / runs[0].parent.name])
-    assert table.rows[0][3] == "2"
+    assert table.rows[0][3] == 2
 
 
 def test_early_stopping_counts_evaluations_without_a_better_score(small_graph: Path, tmp_path: Path) -> None:

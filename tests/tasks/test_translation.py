@@ -207,6 +207,13 @@ def test_long_pairs_are_left_out_and_counted(texts: Path) -> None:
         task.prepare(data)
 
 
+def test_learned_positions_reach_as_far_as_the_longest_reference(texts: Path, tmp_path: Path) -> None:
+    (texts / "valid.de").write_text("Hund " * 60 + "\n" + "Katze\n" * 7, encoding="utf-8")
+    options = {**SMALL, "model": {**SMALL["model"], "positions": "learned"}, "max_length": 16}
+    found = tasks.run("translation", data=str(texts), **options, runs=tmp_path / "runs", quiet=True)
+    assert found.metrics["test"]["chrf"] > 0
+
+
 def test_bad_options_say_what_is_known(texts: Path) -> None:
     for overrides, message in (
         ({"source": "de"}, "both de"),

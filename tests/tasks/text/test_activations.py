@@ -49,6 +49,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     again = tasks.resume(tmp_path / "out", quiet=True)
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    (again.folder / "result.json").unlink()  # as its own message advises where it is damaged
+    assert tasks.resume(again.folder, quiet=True).values["activations"] == whole.values["activations"]
     other = start(toy, tmp_path / "other", backbones["bert"], activation_bits=4)
     assert (other.folder / "model.safetensors").read_bytes() != (whole.folder / "model.safetensors").read_bytes()
 
