@@ -4,7 +4,8 @@ Points are plain tensors ``x = (time, space)`` with ``<x, x>_L = -k``; the curva
 the time axis.
 """
 
-from . import check, flat, geodesics, math, models, optim, tangent, transport
+from . import check, flat, geodesics, models, optim, tangent, transport
+from . import math as math  # no name of `import *`, which would hide the standard module
 from .attention import LorentzMultiheadAttention
 from .cache import LorentzCache
 from .check import check_manifold
@@ -59,7 +60,6 @@ __all__ = [
     "flat",
     "geodesics",
     "givens",
-    "math",
     "models",
     "nearest_lorentz",
     "neighbourhood",

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import math
 from .attention_base import DistanceAttention
+from .forms import at_least_float32
 from .fused import free_heads
 from .fused_heads import merge_heads
-from .kernel import wide
 from .linear import LorentzLinear
 from .manifold import Lorentz
 
@@ -19,9 +20,12 @@ __all__ = ["LorentzMultiheadAttention"]
 
 
 class Heads(LorentzLinear):
-    """Unbounded map of `in_features` to one point of every head, (..., num_heads, n + 1); `dim` merges all heads' points."""
+    """Unbounded map of `in_features` to one point of every head, (..., num_heads, n + 1); `dim` merges all heads' points.
 
-    returns_points: bool = True
+    A key's first coordinate is its time above that of the origin. What that leaves out of the product with a query, the
+    query's time times sqrt(k), is the same for all keys and lost on a softmax; in the product of two times it would be all
+    that float32 sees of a large k.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class Heads(LorentzLinear):
         *,
         manifold: Lorentz,
         bias: bool,
+        role: str,
         in_features: int | None = None,
         activation: Callable[[Tensor], Tensor] | None = None,
         centred: bool = False,
@@ -43,22 +48,25 @@ class Heads(LorentzLinear):
             activation=activation,
             centred=centred,
         )
-        self.num_heads = num_heads
+        self.num_heads, self.role = num_heads, role
+        self.returns_points = role == "value"
 
     def forward(self, x: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
-        """Points of the heads in the dtype of `x`, or, for a query, ``factor * (-time, space)``."""
+        """Heads, points in the dtype of `x`; of a query ``factor * (-time, space)``, of a key ``(time - sqrt(k), space)``."""
         return self.map(self.prepare(x), addend=addend, factor=factor)
 
     def finish(self, z: Tensor, *, factor: Tensor | None = None) -> Tensor:
         """The same, of a pre-activation."""
-        points = self.manifold.lift(wide(z).view(*z.shape[:-1], self.num_heads, -1))
+        points = self.manifold.lift(at_least_float32(z).view(*z.shape[:-1], self.num_heads, -1))
+        if self.role == "key":
+            points = math.from_origin(points, k=self.manifold.k)
         if factor is not None:
             points = factor * torch.cat([-points[..., :1], points[..., 1:]], -1)
         return points.to(z.dtype)
 
     def map(self, h: Tensor, *, addend: Tensor | None = None, factor: Tensor | None = None) -> Tensor:
         """The same, of what :meth:`prepare` returned."""
-        sign = 1 if factor is None else -1
+        sign = -1 if factor is not None else int(self.role != "key")
         if not self._fits(h):
             return self.finish(self._plain(h, addend), factor=factor)
         weight: Tensor = self.weight
@@ -89,8 +97,9 @@ class LorentzMultiheadAttention(DistanceAttention):
     keys, values and the result are ``"unbounded"`` ``LorentzLinear`` maps: a bound on the radius would bind all heads
     together, as it is one number a point, and would hide the length of the residual that enters the output map.
 
-    The weights never exist in memory: ``F.scaled_dot_product_attention`` computes them from ``(-time, space)``, the
-    constant of the distance being lost on a softmax. ``need_weights=True`` and a second derivative take the plain form.
+    The weights never exist in memory: ``F.scaled_dot_product_attention`` computes them from ``(-time, space)`` of the query
+    and ``(time - sqrt(k), space)`` of the key; what is the same for all keys is lost on a softmax. ``need_weights=True`` and
+    a second derivative take the plain form.
     With dropout, the second derivative is that of torch's kernel, which has one on the CPU and raises elsewhere.
 
     Parameters
@@ -156,10 +165,9 @@ class LorentzMultiheadAttention(DistanceAttention):
         super().__init__(dim, num_heads, space=dim - 1, dropout=dropout, rotary_base=rotary_base, logits=logits)
         self.manifold = manifold
         maps: dict[str, Any] = {"manifold": manifold, "bias": bias, "centred": centred}
-        self.query = Heads(dim, num_heads, **maps)
-        self.query.returns_points = False  # with a factor, as forward calls it
-        self.key = Heads(dim, num_heads, **maps)
-        self.value = Heads(dim, num_heads, **maps)
+        self.query = Heads(dim, num_heads, role="query", **maps)
+        self.key = Heads(dim, num_heads, role="key", **maps)
+        self.value = Heads(dim, num_heads, role="value", **maps)
         self.out = LorentzLinear(dim, dim, variant="unbounded", dropout=out_dropout, **maps)
 
     def lift(self, space: Tensor) -> Tensor:
@@ -168,8 +176,8 @@ class LorentzMultiheadAttention(DistanceAttention):
 
     def relative(self, q: Tensor, factor: Tensor) -> Tensor:
         """Queries with ``-factor (time - sqrt(k))`` in place of ``-factor time``, which does not cancel for large k."""
-        space, root = wide(q[..., 1:]), factor * self.manifold.k.to(factor.device).sqrt()
-        first = (space * space).sum(-1, keepdim=True) / (wide(q[..., :1]) - root)
+        space, root = at_least_float32(q[..., 1:]), factor * self.manifold.k.to(factor.device).sqrt()
+        first = (space * space).sum(-1, keepdim=True) / (at_least_float32(q[..., :1]) - root)
         return torch.cat([first.to(q.dtype), q[..., 1:]], -1)
 
     def merge(self, a: Tensor, dead: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .cache import LorentzCache
-from .kernel import attend, average, weights, wide
+from .forms import at_least_float32
+from .kernel import attend, average, weights
 from .masks import join_masks
 from .positional import rotate
 from .prefix import Prefix, before_keys
@@ -41,7 +42,8 @@ class DistanceAttention(nn.Module):
     With ``logits="relative"`` it is a softmax of how much nearer to the query than to the origin a key is. A geometry gives
     the maps ``query``, ``key``, ``value`` and ``out``; the first three return vectors of ``head_size + 1`` coordinates a
     head, such that the product of a query's (times ``factor``) and a key's is the negative squared distance over the scale,
-    up to what is the same for all keys, and that the first coordinate of a weighted sum of values is not 0.
+    up to what is the same for all keys, and that the first coordinate of a weighted sum of values is not 0. A cache holds
+    the keys as they enter that product.
 
     Attributes
     ----------
@@ -49,6 +51,7 @@ class DistanceAttention(nn.Module):
         :class:`lorentz.prefix.Prefix`.
     """
 
+    takes_points: tuple[str, ...] = ("query", "key", "value")
     _hint: tuple[str, str] = ("", "")
     query: nn.Module
     key: nn.Module
@@ -142,8 +145,10 @@ class DistanceAttention(nn.Module):
         q, k, v = self._project(query, key, value, cache, offset)
         causal = is_causal and not (key is None and length == 1 and k.shape[-2] == offset + 1)
         shape = (*batch, self.num_heads, length, k.shape[-2])
+        cast = torch.is_autocast_enabled(q.device.type) and q.dtype == torch.float32
+        dtype = torch.get_autocast_dtype(q.device.type) if cast else q.dtype
         mask, dead, causal = join_masks(
-            attn_mask, key_padding_mask, causal=causal, offset=offset, shape=shape, dtype=q.dtype, device=q.device
+            attn_mask, key_padding_mask, causal=causal, offset=offset, shape=shape, dtype=dtype, device=q.device
         )
         p = self.dropout if self.training else 0.0
         gated = None
@@ -184,7 +189,7 @@ class DistanceAttention(nn.Module):
         """Merged centroids (b, s, dim) of the values; `w` holds the weights where they are known."""
         if p > 0:  # a column of ones in the values sums the weights that are left
             q, k, v = F.pad(q, (0, 1)), F.pad(k, (0, 1)), F.pad(v, (0, 1), value=1.0)
-        a = wide(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
+        a = at_least_float32(attend(q, k, v, mask, causal, p)) if w is None else average(F.dropout(w, p, p > 0), v)
         if p > 0:
             left = a[..., -1:]
             # What is left of a row that lost all but a rounding error has a gradient that overflows: it has no keys.

@@ -9,7 +9,7 @@ __all__ = ["LorentzCache"]
 
 
 class LorentzCache:
-    """Preallocated keys and values of one attention layer, points of every head.
+    """Preallocated keys and values of one attention layer, as they enter the product with queries and the average.
 
     Self-attention appends at every call. Cross-attention fills the cache at its first call and reads it afterwards, so
     the keys of the memory are computed once; ``reset`` before the next memory. One cache serves one layer and one of

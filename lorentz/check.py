@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from math import asinh, inf, isnan
 from typing import Any
 
@@ -177,13 +178,13 @@ class _Watch:
     def _note(self, x: Tensor, name: str, manifold: Lorentz) -> None:
         self.sources[id(x)] = weakref.ref(x), name, manifold
 
-    def before(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Look at the points that a layer of this library is given."""
         if name in self.called:
             return
         self.called.add(name)
         manifold: Lorentz = module.get_submodule("manifold")  # type: ignore[assignment]
-        for x in args:
+        for x in _given(module, args, keywords):
             points = self._points(x)
             if points is None:
                 continue
@@ -203,7 +204,7 @@ class _Watch:
                     f"make both with one Lorentz object"
                 )
 
-    def after(self, name: str, module: nn.Module, output: object) -> None:
+    def after(self, name: str, module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
         """Look at the points that a layer returns."""
         first = output[0] if isinstance(output, tuple) and output else output
         points = self._points(first)
@@ -229,31 +230,38 @@ def _takes_points(module: nn.Module) -> bool:
     return any(cls.__module__.startswith(package) for cls in type(module).__mro__)
 
 
+def _given(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> list[Any]:
+    """Arguments of a call that are points, by position or keyword; weights and masks are tensors too."""
+    try:
+        # That of the class, as a wrapper in its place takes anything.
+        given = signature(type(module).forward).bind_partial(module, *args, **keywords).arguments
+    except TypeError:  # the call itself will say what is wrong with it
+        return []
+    names: tuple[str, ...] = getattr(module, "takes_points", ("x",))
+    return [given[name] for name in names if name in given]
+
+
 @contextmanager
 def watch(model: nn.Module, *, rows: int = 4096) -> Iterator[ManifoldReport]:
     """Within the block, record the first output of every layer of `model` that returns points, and where its input is off.
 
     A layer returns points if it has a ``manifold`` and its output is a tensor; ``manifold_out`` wins where present, and a
-    layer whose output is something else (scores) says ``returns_points = False``. At most `rows` points a layer are read,
-    so watching costs little.
+    layer whose output is something else (scores) says ``returns_points = False``. It takes points in its argument ``x``, or
+    in those that ``takes_points``, a tuple of names, says. At most `rows` points a layer are read, so watching costs little.
     """
     eye = _Watch(rows)
     handles = []
     for name, module in model.named_modules():
         if isinstance(getattr(module, "manifold", None), Lorentz) and not isinstance(module, Lorentz):
             if _takes_points(module):
-                handles.append(module.register_forward_pre_hook(partial(_hook, eye.before, name)))
+                handles.append(module.register_forward_pre_hook(partial(eye.before, name), with_kwargs=True))
             if getattr(module, "returns_points", True):
-                handles.append(module.register_forward_hook(partial(_hook, eye.after, name)))
+                handles.append(module.register_forward_hook(partial(eye.after, name)))
     try:
         yield eye.report
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _hook(look: Callable[[str, nn.Module, Any], None], name: str, module: nn.Module, *seen: Any) -> None:
-    look(name, module, seen[-1])
 
 
 def check_manifold(model: nn.Module, *inputs: Any, on_failure: str = "raise", **keywords: Any) -> ManifoldReport:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .manifold import Lorentz
+from .points import PointParameters
 
 __all__ = ["LorentzEmbedding"]
 
 
-class LorentzEmbedding(nn.Module):
+class LorentzEmbedding(PointParameters):
     r"""A table of points, stored by their space coordinates and lifted when looked up.
 
     What is stored cannot leave the hyperboloid, whatever an optimiser, a checkpoint or a sparse update does to it.
@@ -69,11 +68,6 @@ class LorentzEmbedding(nn.Module):
 
     def _tag(self) -> None:
         self.weight.manifold = self.manifold  # type: ignore[attr-defined]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copied or unpickled Parameter has lost its attributes.
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._tag()
 
     def reset_parameters(self) -> None:
         """Draw normal space coordinates with deviation ``std``; put the padding row at the origin."""

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from . import math
+from .forms import double_space
 from .math import arsinhc, sinhc
 
 __all__ = ["ORDERS", "Nearest", "Polar", "boost", "boost_matrix", "nearest_lorentz", "polar"]
@@ -49,7 +50,7 @@ def boost(
             f"points of {x.shape[-1]} coordinates, time first, take a rapidity of {x.shape[-1] - 1} coordinates; "
             f"got {rapidity.shape[-1]}"
         )
-    s, w = math.space_of(x).double(), rapidity.double()
+    s, w = double_space(x, -1), rapidity.double()
     time = math.lift(s, k=k)[..., :1]
     squared = (w * w).sum(-1, keepdim=True)
     along = _coshc(squared) * (w * s).sum(-1, keepdim=True) + sinhc(squared) * time

@@ -12,7 +12,9 @@ __all__ = [
     "arsinhc",
     "asinh",
     "at_least_float32",
+    "check_real",
     "chord",
+    "double_space",
     "gram",
     "safe_sqrt",
     "scalar",
@@ -45,8 +47,17 @@ def total(x: Tensor, dim: int) -> Tensor:
     return x.sum(dim, keepdim=True)
 
 
+def check_real(x: Tensor) -> None:
+    """Refuse coordinates in a dtype that would cut off k, times and distances to whole numbers."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"points and vectors are floating-point numbers, got {x.dtype}: convert by .float() or .double()"
+        )
+
+
 def scalar(k: K, like: Tensor) -> Tensor:
     """Scalar tensor of a number or tensor, in the dtype of `like` (a Python float would first become float32)."""
+    check_real(like)
     return k.to(like) if isinstance(k, Tensor) else torch.full((), k, dtype=like.dtype, device=like.device)
 
 
@@ -66,9 +77,15 @@ def squeeze(x: Tensor, dim: int, keepdim: bool) -> Tensor:
     return x if keepdim else x.squeeze(dim)
 
 
+def double_space(x: Tensor, dim: int) -> Tensor:
+    """Space part in float64."""
+    check_real(x)
+    return space_of(x, dim=dim).double()
+
+
 def unit_space(x: Tensor, k: K, dim: int) -> Tensor:
     """Space part in float64, scaled to the hyperboloid of k = 1."""
-    s = space_of(x, dim=dim).double()
+    s = double_space(x, dim)
     return s / sqrt_k(k, s)
 
 

@@ -171,8 +171,10 @@ def _free(
     z = F.linear(x, weight, bias)
     z = z if addend is None else z + addend
     space = z.reshape(*z.shape[:-1], heads, z.shape[-1] // heads)
-    time = (k + (space * space).sum(-1, keepdim=True)).sqrt()
-    return torch.cat([sign * time, space], -1)
+    squared = (space * space).sum(-1, keepdim=True)
+    time = (k + squared).sqrt()
+    first = sign * time if sign else squared / (time + k.sqrt())
+    return torch.cat([first, space], -1)
 
 
 def _product(x: Tensor, matrix: Tensor) -> Tensor:
@@ -236,7 +238,8 @@ def fused_lift(space: Tensor, *, k: Tensor) -> Tensor:
 class _FreeLinear(torch.autograd.Function):
     """``lift(x W^T + b + addend)`` of every head: ``dL/dz = g_s + g_t z / T`` and ``dL/dk = g_t / 2T``, T the time.
 
-    Both hold for a time of either sign.
+    Both hold for a time y_0 of either sign, and the first also for ``y_0 = T - sqrt(k)``, the time above that of the origin
+    (sign 0), where ``dL/dk = -g_t y_0 / (2 T sqrt(k))``.
     """
 
     saved_exact: tuple[str, ...] = ("y",)
@@ -253,29 +256,38 @@ class _FreeLinear(torch.autograd.Function):
         space = y[..., 1:]
         if addend is not None:
             space += addend.reshape(space.shape)
-        time = torch.linalg.vector_norm(space, dim=-1, keepdim=True).square_().add_(k).sqrt_()
-        y[..., :1] = time if sign > 0 else time.neg_()
+        squared = torch.linalg.vector_norm(space, dim=-1, keepdim=True).square_()
+        if sign:
+            time = squared.add_(k).sqrt_()
+            y[..., :1] = time if sign > 0 else time.neg_()
+        else:
+            y[..., :1] = squared / (squared + k).sqrt_().add_(k.sqrt())
         return y
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, bias, addend = inputs[:4]
-        ctx.save_for_backward(x, weight, output)
+        x, weight, bias, addend, k, _heads, sign = inputs
+        ctx.save_for_backward(x, weight, output, k)
         ctx.absent = bias is None, addend is None  # type: ignore[attr-defined]
+        ctx.sign = sign  # type: ignore[attr-defined]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, weight, y = ctx.saved_tensors  # the result is part of the graph: a second derivative goes through it
-        slope = grad[..., :1] / y[..., :1]
+        x, weight, y, k = ctx.saved_tensors  # the result is part of the graph: a second derivative goes through it
+        slope = grad[..., :1] / (y[..., :1] if ctx.sign else y[..., :1] + k.sqrt())
         grad_z = torch.addcmul(grad[..., 1:], y[..., 1:], slope).flatten(-2)
         rows = grad_z.reshape(-1, grad_z.shape[-1])
         need = ctx.needs_input_grad
+        to_k = None
+        if need[4]:
+            turned = slope if ctx.sign else -slope * y[..., :1] / k.sqrt()
+            to_k = turned.sum(dtype=torch.float64) / 2
         return (
             _product(grad_z, weight) if need[0] else None,
             rows.T @ x.reshape(-1, x.shape[-1]) if need[1] else None,
             rows.sum(0) if need[2] and not ctx.absent[0] else None,
             grad_z if need[3] and not ctx.absent[1] else None,
-            slope.sum(dtype=torch.float64) / 2 if need[4] else None,
+            to_k,
             None,
             None,
         )
@@ -293,7 +305,10 @@ def free_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tenso
 def free_heads(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, addend: Tensor | None, k: Tensor, heads: int, sign: int = 1
 ) -> Tensor:
-    """The same with the space coordinates split into heads: points (..., heads, n + 1), the times of the given sign."""
+    """The same with the space coordinates split into heads: points (..., heads, n + 1), the times of the given sign.
+
+    Sign 0 gives what is left of a time without that of the origin, ``|s|^2 / (T + sqrt(k))``, which does not cancel.
+    """
     y: Tensor = _FreeLinear.apply(x, weight, bias, addend, k, heads, sign)  # type: ignore[no-untyped-call]
     return y
 

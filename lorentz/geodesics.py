@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, arsinhc, asinh, chord, sinhc, space_of, sqrt_k, squeeze, total, unit_space
+from .forms import K, arsinhc, asinh, chord, double_space, sinhc, sqrt_k, squeeze, total, unit_space
 from .math import expmap, lift
 from .tangent import norm
 
@@ -55,7 +55,7 @@ def geodesic(
     def share(part: Tensor) -> Tensor:
         return part * sinhc(part * part * angle_sq) / whole
 
-    space = share(1 - wide) * space_of(x, dim=dim).double() + share(wide) * space_of(y, dim=dim).double()
+    space = share(1 - wide) * double_space(x, dim) + share(wide) * double_space(y, dim)
     return lift(space.to(x.dtype), k=k, dim=dim)
 
 

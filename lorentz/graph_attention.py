@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ class LorentzGraphAttention(nn.Module):
     Notes
     -----
     Softmax and centroids are computed in float64, whatever the dtype; logits are not, and have an error of about
-    ``eps * time ** 2`` over :math:`\lambda`.
+    ``eps * time * (time - sqrt(k))`` over :math:`\lambda`, the times of query and key, which for a large k is half of eps
+    times the squared length of the key.
 
     References
     ----------
@@ -89,15 +91,19 @@ class LorentzGraphAttention(nn.Module):
         self.in_features, self.out_features, self.num_heads = in_features, out_features, num_heads
         self.self_loops, self.dropout = self_loops, dropout
 
-        def heads() -> Heads:
-            return Heads(
-                out_features, num_heads, manifold=manifold, bias=bias, in_features=in_features, activation=activation
-            )
-
-        self.query, self.key, self.value = heads(), heads(), heads()
-        self.query.returns_points = False  # with a factor, as forward calls it
+        maps: dict[str, Any] = {
+            "manifold": manifold, "bias": bias, "in_features": in_features, "activation": activation,
+        }  # fmt: skip
+        self.query = Heads(out_features, num_heads, role="query", **maps)
+        self.key = Heads(out_features, num_heads, role="key", **maps)
+        self.value = Heads(out_features, num_heads, role="value", **maps)
         self.manifold = manifold
-        self.log_scale = nn.Parameter(torch.tensor(log(2 * ((out_features - 1) // num_heads) ** 0.5)))
+        self.log_scale = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the scale to twice the root of the head's size; the maps have their own."""
+        nn.init.constant_(self.log_scale, log(2 * ((self.out_features - 1) // self.num_heads) ** 0.5))
 
     def extra_repr(self) -> str:
         """Sizes, shown by ``print``."""

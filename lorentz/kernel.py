@@ -8,21 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .forms import at_least_float32
 from .masks import causal_mask
 from .signatures import signed
 
-__all__ = ["attend", "average", "weights", "wide"]
-
-
-def wide(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+__all__ = ["attend", "average", "weights"]
 
 
 def weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention weights (b, h, s, t) by the plain formula, in at least float32; 0 where masked, NaN in rows without keys."""
     with torch.autocast(q.device.type, enabled=False):
-        logits = wide(q) @ wide(k).mT
+        logits = at_least_float32(q) @ at_least_float32(k).mT
     if causal:
         logits = logits.masked_fill(~causal_mask(q.shape[-2], k.shape[-2], 0, q.device), -torch.inf)
     if mask is not None:
@@ -33,7 +29,7 @@ def weights(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
 def average(w: Tensor, v: Tensor) -> Tensor:
     """Weighted sums (b, h, s, d) of v, in at least float32 also under autocast."""
     with torch.autocast(v.device.type, enabled=False):
-        return w @ wide(v)
+        return w @ at_least_float32(v)
 
 
 class _TwiceDifferentiable(torch.autograd.Function):
@@ -60,12 +56,12 @@ class _TwiceDifferentiable(torch.autograd.Function):
         if not torch.is_grad_enabled():
             return grad, None, None, None, None, None
         q, k, v, mask = ctx.saved_tensors
-        grad = wide(grad)
+        grad = at_least_float32(grad)
         w = weights(q, k, mask, ctx.causal)
-        along = grad @ wide(v).mT
+        along = grad @ at_least_float32(v).mT
         slope = w * (along - (w * along).sum(-1, keepdim=True))
         to_mask = slope.sum_to_size(mask.shape).to(mask.dtype) if ctx.needs_input_grad[4] else None
-        to_q, to_k, to_v = slope @ wide(k), slope.mT @ wide(q), w.mT @ grad
+        to_q, to_k, to_v = slope @ at_least_float32(k), slope.mT @ at_least_float32(q), w.mT @ grad
         return None, to_q.to(q.dtype), to_k.to(k.dtype), to_v.to(v.dtype), to_mask, None
 
 

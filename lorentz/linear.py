@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import math
+from .forms import at_least_float32
 from .fused import bounded_linear, free_linear, fused_lift
-from .kernel import wide
 from .manifold import Lorentz
+from .points import check_points
 
 __all__ = ["VARIANTS", "LorentzLinear"]
 
@@ -102,14 +103,15 @@ class LorentzLinear(nn.Module):
         self.manifold = manifold
         self.manifold_out = manifold if manifold_out is None else manifold_out
         self.variant, self.activation, self.dropout, self.centred = variant, activation, dropout, centred
+        self.scale = scale
         rows = out_features - (variant == "unbounded")
         self.weight = nn.Parameter(torch.empty(rows, in_features))
-        self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
-        self.log_scale = None if variant == "unbounded" else nn.Parameter(torch.tensor(log(scale)))
+        self.bias = nn.Parameter(torch.empty(rows)) if bias else None
+        self.log_scale = None if variant == "unbounded" else nn.Parameter(torch.empty(()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ``+-1 / sqrt(in_features)``, the variance of ``nn.Linear``; bias 0, and a centred time column."""
+        """Uniform in ``+-1 / sqrt(in_features)``, the variance of ``nn.Linear``; bias 0, a centred time column, the scale."""
         bound = (self.in_features - self.centred) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         if self.centred:
@@ -117,6 +119,8 @@ class LorentzLinear(nn.Module):
                 self.weight[:, 0] = 0
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+        if self.log_scale is not None:
+            nn.init.constant_(self.log_scale, log(self.scale))
 
     def extra_repr(self) -> str:
         """Sizes and variant, shown by ``print``."""
@@ -157,15 +161,11 @@ class LorentzLinear(nn.Module):
 
     def finish(self, z: Tensor) -> Tensor:
         """Points of a pre-activation z: ``map(h)`` is ``finish(preactivation(h))`` up to rounding."""
-        return self._lift(wide(z)).to(z.dtype)
+        return self._lift(at_least_float32(z)).to(z.dtype)
 
     def prepare(self, x: Tensor) -> Tensor:
         """The point that the matrix sees: `x` after activation and dropout."""
-        if x.shape[-1] != self.in_features:
-            raise ValueError(
-                f"LorentzLinear expects points of {self.in_features} coordinates, time first, and got {x.shape[-1]}. "
-                f"Euclidean features of size {self.in_features - 1} become points by manifold.lift(features)."
-            )
+        check_points("LorentzLinear", x, self.in_features)
         if self.activation is None and not (self.dropout and self.training):
             return x
         space = math.space_of(x)

@@ -33,7 +33,7 @@ def join_masks(
         the heads and queries
     offset : int. Keys that come before the first query, for the causal mask.
     shape : (*batch, h, S, T)
-    dtype : of an additive mask in the result
+    dtype : of an additive mask in the result, that of the kernel; what becomes -inf in it is masked
     """
     *batch, heads, length, keys = shape
     rows = prod(batch)
@@ -64,6 +64,8 @@ def join_masks(
         if causal and offset:
             return causal_mask(length, keys, offset, device), None, False
         return None, None, causal
+    if bias is not None:  # -1e9 is no float16, nor is the sum of two that are
+        keep = keep & (bias != -torch.inf)
     if causal:
         keep = keep & causal_mask(length, keys, offset, device)
     dead = ~keep.any(-1, keepdim=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,17 +10,10 @@ from torch import Tensor, nn
 from . import math
 from .fused import fused_lift
 from .manifold import Lorentz
+from .points import PointParameters, check_points
 from .transport import transport_to_origin
 
 __all__ = ["LorentzBatchNorm", "LorentzDropout", "LorentzLayerNorm", "LorentzRMSNorm"]
-
-
-def _check_size(name: str, x: Tensor, dim: int) -> None:
-    if x.shape[-1] != dim:
-        raise ValueError(
-            f"{name} expects points of {dim} coordinates, time first, and got {x.shape[-1]}. "
-            f"Euclidean features of size {dim - 1} become points by manifold.lift(features)."
-        )
 
 
 class _Norm(nn.Module):
@@ -59,12 +50,19 @@ class LorentzLayerNorm(_Norm):
 
     def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__(dim, manifold=manifold, eps=eps)
-        self.weight = nn.Parameter(torch.ones(dim - 1))
-        self.bias = nn.Parameter(torch.zeros(dim - 1)) if bias else None
+        self.weight = nn.Parameter(torch.empty(dim - 1))
+        self.bias = nn.Parameter(torch.empty(dim - 1)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gain 1 and shift 0."""
+        nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
-        _check_size("LorentzLayerNorm", x, self.dim)
+        check_points("LorentzLayerNorm", x, self.dim)
         space = F.layer_norm(math.space_of(x), (self.dim - 1,), self.weight, self.bias, self.eps)
         return fused_lift(space.to(x.dtype), k=self.manifold.k)
 
@@ -87,16 +85,21 @@ class LorentzRMSNorm(_Norm):
 
     def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5) -> None:
         super().__init__(dim, manifold=manifold, eps=eps)
-        self.weight = nn.Parameter(torch.ones(dim - 1))
+        self.weight = nn.Parameter(torch.empty(dim - 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gain 1."""
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`."""
-        _check_size("LorentzRMSNorm", x, self.dim)
+        check_points("LorentzRMSNorm", x, self.dim)
         space = F.rms_norm(math.space_of(x), (self.dim - 1,), self.weight, self.eps)
         return fused_lift(space.to(x.dtype), k=self.manifold.k)
 
 
-class LorentzBatchNorm(_Norm):
+class LorentzBatchNorm(PointParameters, _Norm):
     r"""Batch normalisation about the centroid: move it to the learned point b and the mean squared distance to g^2.
 
     .. math:: y = \exp_b\Big(\mathrm{PT}_{o \to b}\big(\tfrac{g}{\sqrt{\sigma^2 + \epsilon}}
@@ -134,20 +137,23 @@ class LorentzBatchNorm(_Norm):
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum is the share of the newest batch, in (0, 1]; got {momentum}")
         self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(()))
-        self.bias = nn.Parameter(torch.zeros(dim - 1))
-        self.register_buffer("running_mean", torch.zeros(dim - 1))
-        self.register_buffer("running_var", torch.ones(()))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+        self.weight = nn.Parameter(torch.empty(()))
+        self.bias = nn.Parameter(torch.empty(dim - 1))
+        self.register_buffer("running_mean", torch.empty(dim - 1))
+        self.register_buffer("running_var", torch.empty(()))
+        self.register_buffer("num_batches_tracked", torch.empty((), dtype=torch.int64))
         self._tag()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Move to the origin and spread 1, and forget all batches."""
+        for t in (self.weight, self.running_var):
+            nn.init.ones_(t)
+        for t in (self.bias, self.running_mean, self.num_batches_tracked):
+            nn.init.zeros_(t)
 
     def _tag(self) -> None:
         self.bias.manifold = self.manifold  # type: ignore[attr-defined]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copied or unpickled Parameter has lost its attributes.
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._tag()
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Points (..., dim) to points (..., dim) on the hyperboloid, in the dtype of `x`.
@@ -156,7 +162,7 @@ class LorentzBatchNorm(_Norm):
         ------
         ValueError : in training, one point, which has no spread; call ``eval()`` or give at least 2.
         """
-        _check_size("LorentzBatchNorm", x, self.dim)
+        check_points("LorentzBatchNorm", x, self.dim)
         points = x.reshape(-1, self.dim).double()
         n = points.shape[0]  # not len(), which would make a constant of it in an exported program
         if self.training and n == 1:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from .optim_base import Group, Riemannian, State
+from .optim_base import Group, Riemannian, State, rate
 from .optim_chart import Chart, squared_norm, travel_
 
 __all__ = ["RiemannianAdam", "RiemannianSGD"]
@@ -33,7 +33,7 @@ class RiemannianAdam(Riemannian):
     ----------
     params : parameters or groups of them. Points are parameters with an attribute ``manifold`` (space coordinates, as
         ``LorentzEmbedding.weight``) and geoopt's ``ManifoldParameter`` on ``Lorentz`` (points with their time).
-    lr : float, >= 0
+    lr : float or scalar Tensor, >= 0
     betas : pair of floats in [0, 1)
     eps : float, >= 0
     weight_decay : float, >= 0, decoupled: multiplies a point's radius, and any other parameter, by ``1 - lr * weight_decay``.
@@ -74,7 +74,7 @@ class RiemannianAdam(Riemannian):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -98,7 +98,7 @@ class RiemannianAdam(Riemannian):
         # Counts of rows are float32, in which 1 - 0.999 keeps four digits.
         step = state["step"].double() if state["step"].ndim else float(state["step"])
         root = (1 - beta2**step) ** 0.5
-        size, floor = -group["lr"] * root / (1 - beta1**step), group["eps"] * root
+        size, floor = -rate(group) * root / (1 - beta1**step), group["eps"] * root
         second = state["exp_avg_sq"]
         if isinstance(size, Tensor):
             return size.to(second), second.sqrt().add_(floor.to(second))
@@ -114,14 +114,14 @@ class RiemannianAdam(Riemannian):
         state["exp_avg_sq"].lerp_(squared, 1 - beta2)
         first = state["exp_avg"].lerp_(h, 1 - beta1)
         size, denominator = self._scales(state, group)
-        return travel_(space, first, size / denominator, chart, shrink=1 - group["lr"] * group["weight_decay"])
+        return travel_(space, first, size / denominator, chart, shrink=1 - rate(group) * group["weight_decay"])
 
     def _euclidean_(self, x: Tensor, g: Tensor, state: State, group: Group) -> None:
         beta1, beta2 = group["betas"]
         state["exp_avg_sq"].lerp_(g * g, 1 - beta2)
         first = state["exp_avg"].lerp_(g, 1 - beta1)
         size, denominator = self._scales(state, group)
-        x.mul_(1 - group["lr"] * group["weight_decay"]).add_(size * first / denominator)
+        x.mul_(1 - rate(group) * group["weight_decay"]).add_(size * first / denominator)
 
     def _plain(self, params: list[Tensor], group: Group) -> None:
         for p in params:
@@ -141,7 +141,7 @@ class RiemannianAdam(Riemannian):
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
-            lr=group["lr"],
+            lr=rate(group),
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
@@ -157,7 +157,7 @@ class RiemannianSGD(Riemannian):
     Parameters
     ----------
     params : parameters or groups of them
-    lr : float, >= 0
+    lr : float or scalar Tensor, >= 0
     momentum : float in [0, 1)
     weight_decay : float, >= 0, decoupled: multiplies radii and parameters by ``1 - lr * weight_decay``.
     max_radius : float or None
@@ -176,7 +176,7 @@ class RiemannianSGD(Riemannian):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -198,14 +198,14 @@ class RiemannianSGD(Riemannian):
 
     def _riemannian_(self, space: Tensor, h: Tensor, state: State, group: Group, chart: Chart) -> int:
         p = self._velocity(h, state, group)
-        return travel_(space, p, -group["lr"], chart, shrink=1 - group["lr"] * group["weight_decay"])
+        return travel_(space, p, -rate(group), chart, shrink=1 - rate(group) * group["weight_decay"])
 
     def _euclidean_(self, x: Tensor, g: Tensor, state: State, group: Group) -> None:
         p = self._velocity(g, state, group)
-        x.mul_(1 - group["lr"] * group["weight_decay"]).sub_(p, alpha=group["lr"])
+        x.mul_(1 - rate(group) * group["weight_decay"]).sub_(p, alpha=rate(group))
 
     def _plain(self, params: list[Tensor], group: Group) -> None:
-        shrink = 1 - group["lr"] * group["weight_decay"]
+        shrink = 1 - rate(group) * group["weight_decay"]
         buffers: list[Tensor | None] = []
         for p in params:
             if shrink != 1:
@@ -220,7 +220,7 @@ class RiemannianSGD(Riemannian):
             has_sparse_grad=False,
             weight_decay=0.0,
             momentum=group["momentum"],
-            lr=group["lr"],
+            lr=rate(group),
             dampening=0.0,
             nesterov=False,
             maximize=False,

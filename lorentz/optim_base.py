@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .optim_chart import Chart, chunks, covector
 
-__all__ = ["Group", "Riemannian", "State", "default_radius"]
+__all__ = ["Group", "Riemannian", "State", "default_radius", "rate"]
 
 State = dict[str, Tensor]
 Group = dict[str, Any]
@@ -21,6 +21,11 @@ _LOW = (torch.float16, torch.bfloat16)
 # In units of sqrt(k): where rounding moves a point by about 1e-3, 1e-5 and 0.1; and where chart steps could overflow.
 _DEFAULT_RADIUS = {torch.float32: 10.0, torch.float64: 25.0, torch.float16: 5.0, torch.bfloat16: 4.0}
 _LARGEST_RADIUS = {torch.float32: 14.0, torch.float64: 36.0, torch.float16: 8.0, torch.bfloat16: 8.0}
+
+
+def rate(group: Group) -> float:
+    """Step size of a group; a scheduler may keep it in a tensor."""
+    return float(group["lr"])
 
 
 def default_radius(dtype: torch.dtype) -> float:
@@ -56,8 +61,8 @@ class Riemannian(torch.optim.Optimizer):
             for p in group["params"]:
                 manifold = _manifold_of(p)
                 if manifold is not None:
+                    _check_radius(group["max_radius"], p, manifold)
                     self._manifolds[p] = manifold
-                    self._chart(p, group)
         except Exception:
             self.param_groups.pop()
             raise
@@ -79,16 +84,11 @@ class Riemannian(torch.optim.Optimizer):
 
     def _chart(self, p: Tensor, group: Group) -> Chart:
         k = float(self._manifolds[p].k.detach())
-        largest = _LARGEST_RADIUS[p.dtype] * sqrt(k)
         radius = group["max_radius"]
         if radius is None:
-            radius = default_radius(p.dtype) * sqrt(k)
-        elif radius > largest:
-            raise ValueError(
-                f"max_radius={radius:g} is beyond what {p.dtype} can hold at k = {k:g}: at most {largest:g}; "
-                f"use a smaller one or float64 points"
-            )
-        return Chart(k, float(radius))
+            return Chart(k, default_radius(p.dtype) * sqrt(k))
+        # A k that is learned may have fallen since the radius was accepted.
+        return Chart(k, min(float(radius), _largest_radius(p, k)))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure`, if given, recomputes the loss and its gradients first. Returns its loss."""
@@ -198,6 +198,19 @@ def _check_group(group: Group) -> None:
     radius = group["max_radius"]
     if radius is not None and not (isfinite(radius) and radius > 0):
         raise ValueError(f"max_radius is a positive number or None for the default of the dtype, got {radius}")
+
+
+def _largest_radius(p: Tensor, k: float) -> float:
+    return _LARGEST_RADIUS[p.dtype] * sqrt(k)
+
+
+def _check_radius(radius: float | None, p: Tensor, manifold: geoopt.Lorentz) -> None:
+    k = float(manifold.k.detach())
+    if radius is not None and radius > _largest_radius(p, k):
+        raise ValueError(
+            f"max_radius={radius:g} is beyond what {p.dtype} can hold at k = {k:g}: at most {_largest_radius(p, k):g}; "
+            f"use a smaller one or float64 points"
+        )
 
 
 def _manifold_of(p: Tensor) -> geoopt.Lorentz | None:

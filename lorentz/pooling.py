@@ -53,9 +53,11 @@ class LorentzPooling(nn.Module):
 
         Parameters
         ----------
-        key_padding_mask : bool, shape (..., S). True is a token, others do not count. A sequence without tokens gives the
-            origin.
+        key_padding_mask : bool, shape (..., S). True is a token, others do not count. A sequence without tokens, or of length
+            0, gives the origin.
         """
+        if x.shape[-2] == 0:
+            return self._origin(x.new_zeros(*x.shape[:-2], x.shape[-1]))
         if key_padding_mask is None:
             return x[..., 0, :] if self.kind == "first" else self.manifold.centroid(x)
         some = key_padding_mask.any(-1, keepdim=True)
@@ -64,5 +66,7 @@ class LorentzPooling(nn.Module):
             point = x.gather(-2, first).squeeze(-2)
         else:
             point = self.manifold.centroid(x, (key_padding_mask | ~some).to(x.dtype))
-        nothing = self.manifold.lift(torch.zeros_like(self._geometry.space_of(point)))
-        return torch.where(some, point, nothing)
+        return torch.where(some, point, self._origin(point))
+
+    def _origin(self, like: Tensor) -> Tensor:
+        return self.manifold.lift(torch.zeros_like(self._geometry.space_of(like)))

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .forms import at_least_float32
+
 __all__ = ["PARAMETRISATIONS", "givens", "rotation_matrix"]
 
 PARAMETRISATIONS = ("matrix_exp", "cayley", "householder")
@@ -33,7 +35,7 @@ def givens(space: Float[Tensor, "*batch n"], angles: Float[Tensor, "*b pairs"]) 
             f"vectors of {n} coordinates take an angle for each of their {n // 2} pairs, at least one; "
             f"got {angles.shape[-1]}"
         )
-    wide = space.float() if space.dtype in (torch.bfloat16, torch.float16) else space
+    wide = at_least_float32(space)
     cos, sin = angles.cos().to(wide), angles.sin().to(wide)
     half = n // 2
     a, b = wide[..., :half], wide[..., half : 2 * half]

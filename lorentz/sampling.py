@@ -51,7 +51,7 @@ def wrapped_normal(
     """
     if not size or size[-1] < 2:
         raise ValueError(f"a point has at least 2 coordinates, time first; got size {size}")
-    if not isinstance(std, Tensor) and not std >= 0:
+    if not (bool((std >= 0).all()) if isinstance(std, Tensor) else std >= 0):
         raise ValueError(f"std is a deviation, >= 0; got {std}")
     space = (*size[:-1], size[-1] - 1)
     _check_broadcast("mean", mean, size)

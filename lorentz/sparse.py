@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .forms import at_least_float32
 from .signatures import signed
 
 __all__ = ["SparseMatrix"]
@@ -59,6 +60,10 @@ class SparseMatrix:
         self._structures: dict[bool, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._made: dict[tuple[bool, torch.dtype], Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch cannot copy compressed tensors deeply; they are made again when they are needed.
+        return {**self.__dict__, "_made": {}}
+
     def __repr__(self) -> str:
         return f"SparseMatrix({self.shape[0]}, {self.shape[1]}, entries={len(self._entries[1])})"
 
@@ -83,7 +88,6 @@ class SparseMatrix:
             raise ValueError(f"the matrix has {len(self.value)} entries, got values of shape {tuple(value.shape)}")
         other = copy(self)
         other._entries = self.index, value.detach()
-        other._made = {}
         return other
 
     def _structure(self, transposed: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -110,7 +114,13 @@ class SparseMatrix:
         return self._made[key]
 
     def multiply(self, x: Tensor, *, transposed: bool = False) -> Tensor:
-        """Product with x (..., columns, d), or of the transpose with x (..., rows, d); without a gradient."""
+        """Product with x (..., columns, d), or of the transpose with x (..., rows, d); without a gradient.
+
+        Of bfloat16 and float16, for which torch has no such product, in float32.
+        """
+        wide = at_least_float32(x)
+        if wide is not x:
+            return self.multiply(wide, transposed=transposed).to(x.dtype)
         matrix = self._compressed(transposed, x.dtype)
         *batch, inner, d = x.shape
         if not batch:

@@ -188,6 +188,8 @@ class LorentzTransformerDecoder(_Stack):
     torch.Size([2, 5, 17])
     """
 
+    takes_points: tuple[str, ...] = ("x", "memory")
+
     def __init__(
         self,
         num_layers: int,

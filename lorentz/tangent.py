@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, gram, safe_sqrt, space_of, squeeze, total, unit_space, unit_time
+from .forms import K, double_space, gram, safe_sqrt, squeeze, total, unit_space, unit_time
 
 __all__ = ["inner", "norm", "project", "riemannian_gradient", "with_time"]
 
@@ -22,8 +22,8 @@ def with_time(a: Tensor, space: Tensor, dim: int) -> Tensor:
 
 def _inner(x: Tensor, u: Tensor, v: Tensor | None, k: K, dim: int) -> Tensor:
     s = unit_space(x, k, dim)
-    a = space_of(u, dim=dim).double()
-    b = a if v is None or v is u else space_of(v, dim=dim).double()
+    a = double_space(u, dim)
+    b = a if v is None or v is u else double_space(v, dim)
     ab = total(a * b, dim)
     return (ab + gram(a, b, s, ab, dim)) / (1 + total(s * s, dim))
 
@@ -78,7 +78,7 @@ def project(x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, k: K = 1.0, dim
     Shapes (..., d) and (..., d) to (..., d), in the dtype of `v`.
     """
     time = v.narrow(dim, 0, 1).double()
-    return _project(x, time, space_of(v, dim=dim).double(), k, dim).to(v.dtype)
+    return _project(x, time, double_space(v, dim), k, dim).to(v.dtype)
 
 
 def riemannian_gradient(
@@ -89,4 +89,4 @@ def riemannian_gradient(
     Shapes (..., d) and (..., d) to (..., d), tangent at `x`, in the dtype of `grad`, which stays as it is.
     """
     time = -grad.narrow(dim, 0, 1).double()
-    return _project(x, time, space_of(grad, dim=dim).double(), k, dim).to(grad.dtype)
+    return _project(x, time, double_space(grad, dim), k, dim).to(grad.dtype)

@@ -177,6 +177,7 @@ class LorentzTransformerDecoderLayer(_Block):
     """
 
     attentions = 2
+    takes_points: tuple[str, ...] = ("x", "memory")
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import math
 from .factorisation import ORDERS, Nearest, Polar, _embed, boost, boost_matrix, nearest_lorentz, polar
 from .manifold import Lorentz
+from .points import check_points
 from .rotations import PARAMETRISATIONS, givens, rotation_matrix
 
 __all__ = [
@@ -35,14 +36,6 @@ def _check_size(dim: int, manifold: Lorentz) -> None:
         raise TypeError(f"manifold is a lorentz.Lorentz object, got {manifold!r}")
     if dim < 2:
         raise ValueError(f"dim counts the time axis, so it is at least 2; got {dim}")
-
-
-def _check_points(name: str, x: Tensor, dim: int) -> None:
-    if x.shape[-1] != dim:
-        raise ValueError(
-            f"{name} expects points of {dim} coordinates, time first, and got {x.shape[-1]}. "
-            f"Euclidean features of size {dim - 1} become points by manifold.lift(features)."
-        )
 
 
 class Boost(nn.Module):
@@ -88,7 +81,7 @@ class Boost(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Boost points (..., dim)."""
-        _check_points("Boost", x, self.dim)
+        check_points("Boost", x, self.dim)
         return boost(x, self.rapidity, k=self.manifold.k)
 
 
@@ -207,7 +200,7 @@ class Rotation(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Rotate points (..., dim): :math:`y_s = R s`."""
-        _check_points("Rotation", x, self.dim)
+        check_points("Rotation", x, self.dim)
         matrix = self.matrix()
         with torch.autocast(x.device.type, enabled=False):
             dtype = torch.promote_types(x.dtype, matrix.dtype)
@@ -292,6 +285,6 @@ class LorentzTransform(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Transform points (..., dim)."""
-        _check_points("LorentzTransform", x, self.dim)
+        check_points("LorentzTransform", x, self.dim)
         y: Tensor = self.boost(self.rotation(x)) if self.order == "rotation_first" else self.rotation(self.boost(x))
         return y

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, chord, space_of, total, unit_space, unit_time
+from .forms import K, chord, double_space, total, unit_space, unit_time
 from .tangent import with_time
 
 __all__ = ["transport", "transport_from_origin", "transport_to_origin"]
@@ -50,7 +50,7 @@ def transport(
     -------
     Tensor, shape (..., d), tangent at `y`, of the Lorentzian norm of `v`, in the dtype of `v`.
     """
-    u = space_of(v, dim=dim).double()
+    u = double_space(v, dim)
     a, b = unit_space(x, k, dim), unit_space(y, k, dim)
     ratio = _along(a, b, u, dim) / (2 + chord(a, b, dim) / 2)
     return with_time(b, u + ratio * (a + b), dim).to(v.dtype)
@@ -63,7 +63,7 @@ def transport_to_origin(
 
     Shapes (..., d) and (..., d) to (..., d); the time of the result is 0.
     """
-    u, a = space_of(v, dim=dim).double(), unit_space(x, k, dim)
+    u, a = double_space(v, dim), unit_space(x, k, dim)
     t = unit_time(a, dim)
     space = u - total(a * u, dim) / (t * (1 + t)) * a
     return torch.cat([torch.zeros_like(space.narrow(dim, 0, 1)), space], dim).to(v.dtype)
@@ -76,5 +76,5 @@ def transport_from_origin(
 
     Shapes (..., d) and (..., d) to (..., d), tangent at `y`. The inverse of :func:`transport_to_origin`.
     """
-    u, b = space_of(v, dim=dim).double(), unit_space(y, k, dim)
+    u, b = double_space(v, dim), unit_space(y, k, dim)
     return with_time(b, u + total(b * u, dim) / (1 + unit_time(b, dim)) * b, dim).to(v.dtype)

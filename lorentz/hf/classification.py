@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from ..pooling import LorentzPooling
+from .base import LorentzPreTrainedModel
 from .configuration import LorentzConfig
 from .masks import split_mask
-from .model import LorentzModel, LorentzPreTrainedModel, finish
+from .model import LorentzModel, finish
 
 __all__ = ["LorentzForSequenceClassification", "LorentzForTokenClassification"]
 

@@ -71,7 +71,7 @@ class LorentzConfig(PreTrainedConfig):
     """
 
     model_type = "lorentz"
-    keys_to_ignore_at_inference = ("past_key_values", "cache")
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # noqa: RUF012  Trainer adds a list to it
     attribute_map = {"num_decoder_hidden_layers": "num_decoder_layers"}  # noqa: RUF012
 
     vocab_size: int = 30522

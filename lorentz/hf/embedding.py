@@ -10,13 +10,19 @@ from torch import Tensor, nn
 from ..flat import Euclidean
 from ..geometry import geometry_of
 from ..manifold import Lorentz
+from ..points import PointParameters
 from ..positional import LearnedPositions, SinusoidalPositions
 from .configuration import LorentzConfig
 
 __all__ = ["TokenEmbedding"]
 
 
-class TokenEmbedding(nn.Module):
+def _tag_again(embedding: TokenEmbedding, _keys: Any) -> None:
+    """The table of tokens, a module of its own, is loaded after the embedding that holds it."""
+    embedding._tag()
+
+
+class TokenEmbedding(PointParameters):
     """The sum of the space coordinates of a token, its type and its position, lifted and, unless norm is "none", normalised.
 
     Parameters
@@ -47,16 +53,12 @@ class TokenEmbedding(nn.Module):
         norm = geometry_of(manifold).norm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm = None if config.norm == "none" else norm
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.register_load_state_dict_post_hook(_tag_again)
         self._tag()
 
     def _tag(self) -> None:
         if self.word is not None and isinstance(self.manifold, Lorentz):
             self.word.weight.manifold = self.manifold  # type: ignore[attr-defined]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copied or unpickled Parameter has lost its attributes.
-        super().__setstate__(state)
-        self._tag()
 
     def forward(
         self,

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import MaskedLMOutput
 
+from .base import LorentzPreTrainedModel
 from .configuration import LorentzConfig
-from .model import LorentzModel, LorentzPreTrainedModel, finish
+from .model import LorentzModel, finish
 
 __all__ = ["LorentzForMaskedLM", "VocabularyModel"]
 

@@ -6,27 +6,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions, Seq2SeqModelOutput
 
-from ..attention_base import DistanceAttention
-from ..flat import Euclidean, EuclideanClassifier, EuclideanLinear
+from ..flat import Euclidean
 from ..geometry import geometry_of
-from ..heads import LorentzClassifier
-from ..linear import LorentzLinear
 from ..manifold import Lorentz
-from ..normalization import LorentzLayerNorm
-from ..positional import LearnedPositions
 from ..stacks import LorentzTransformerDecoder, LorentzTransformerEncoder
+from .base import LorentzPreTrainedModel
 from .cache import CACHE, layer_caches, new_cache, one_cache
 from .configuration import LorentzConfig
 from .conversion import convert
 from .embedding import TokenEmbedding
 from .masks import split_mask
 
-__all__ = ["LorentzDecoder", "LorentzEncoder", "LorentzModel", "LorentzPreTrainedModel"]
+__all__ = ["LorentzDecoder", "LorentzEncoder", "LorentzModel"]
 
 
 def _stack(config: LorentzConfig) -> dict[str, Any]:
@@ -157,105 +151,6 @@ class LorentzDecoder(_Half):
         )
 
 
-class LorentzPreTrainedModel(PreTrainedModel):
-    """What all Lorentz models of this family share: initial values, tied tensors, and one curvature in a checkpoint.
-
-    A checkpoint names k and a learned ``rho`` once, at ``manifold``, however many layers share them.
-    """
-
-    config: LorentzConfig
-    config_class = LorentzConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["LorentzTransformerEncoderLayer", "LorentzTransformerDecoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
-    _supports_sdpa = True
-    _keys_to_ignore_on_load_missing = [r"_extra_state$"]  # noqa: RUF012
-
-    def post_init(self) -> None:
-        """Initial values, ties, and what a checkpoint leaves out."""
-        super().post_init()
-        shared = [name for name in self._curvatures() if not name.startswith(self._home)]
-        self._keys_to_ignore_on_save = set(shared)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the weights; a learned curvature is float64 whatever they are."""
-        return next(p.dtype for name, p in self.named_parameters() if not name.endswith("rho"))
-
-    @property
-    def _home(self) -> str:
-        return "manifold." if isinstance(self, LorentzModel) else f"{self.base_model_prefix}.manifold."
-
-    def _curvatures(self) -> list[str]:
-        """Names of the state of the manifold, one set for each layer that has it."""
-        names = []
-        for path, module in self.named_modules(remove_duplicate=False):
-            if isinstance(module, Lorentz):
-                names += [f"{path}._extra_state"] + ([f"{path}.rho"] if module.learnable else [])
-        return names
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """The ties that transformers knows, and those of a learned curvature."""
-        tied: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
-        others = [name for name in self._curvatures() if name.endswith("rho") and not name.startswith(self._home)]
-        return {**tied, **{name: f"{self._home}rho" for name in others}}
-
-    def tie_weights(self, *args: Any, **options: Any) -> None:
-        """Tie, and mark the parameters that are points again: a loaded tensor has lost its marks."""
-        super().tie_weights(*args, **options)
-        for module in self.modules():
-            tag = getattr(module, "_tag", None)
-            if tag is not None:
-                tag()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        fresh = not getattr(getattr(module, "weight", None), "_is_hf_initialized", False)
-        if isinstance(module, LorentzLinear | EuclideanLinear | LorentzClassifier | EuclideanClassifier):
-            if fresh:
-                module.reset_parameters()
-        elif isinstance(module, nn.Embedding | LearnedPositions):
-            init.normal_(module.weight, 0.0, self.config.initializer_range)
-            padding: Any = getattr(module, "padding_idx", None)
-            if fresh and padding is not None:
-                module.weight[padding] = 0
-        elif isinstance(module, LorentzLayerNorm | nn.LayerNorm):
-            init.ones_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, DistanceAttention):
-            module.reset_parameters()
-        elif isinstance(module, Lorentz) and module.rho is not None:
-            init.zeros_(module.rho)
-
-    def set_k(self, k: float) -> None:
-        """Give all layers, and the configuration, another k, as in training at a k that falls from step to step.
-
-        Raises
-        ------
-        ValueError : a flat twin, or a k that is not positive and finite.
-        """
-        base: Any = self.base_model
-        if not isinstance(base.manifold, Lorentz):
-            raise ValueError('this model has geometry="euclidean" and no k')
-        base.manifold.set_k(k)
-        for module in self.modules():
-            if isinstance(getattr(module, "config", None), LorentzConfig):
-                module.config.k = float(k)  # type: ignore[union-attr]
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The table of token points, space coordinates (vocab_size, hidden_size - 1)."""
-        base: Any = self.base_model
-        table: nn.Module = base.encoder.embeddings.word
-        return table
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put another table."""
-        base: Any = self.base_model
-        base.encoder.embeddings.word = value
-
-
 class LorentzModel(LorentzPreTrainedModel):
     """Encoder, or encoder and decoder if ``config.is_encoder_decoder``, that returns points.
 
@@ -324,7 +219,7 @@ class LorentzModel(LorentzPreTrainedModel):
         ----------
         input_ids, token_type_ids, position_ids : int, shape (batch, length)
         attention_mask : shape (batch, length), not 0 is a token; or (batch, length, length) or (batch, heads, length,
-            length), bool, 0 and 1, or additive floats
+            length), bool, 0 and 1 of any dtype, or additive floats
         inputs_embeds : space coordinates (batch, length, hidden_size - 1), in place of `input_ids`
         decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, use_cache : as in transformers, for
             an encoder-decoder

@@ -103,17 +103,31 @@ def test_the_limit_of_large_k_is_ordinary_attention_at_the_rate_1_over_k() -> No
     assert gaps[2] / gaps[1] == pytest.approx(0.01, rel=0.05)
 
 
-def test_large_k_keeps_float32_digits_where_distances_lose_them() -> None:
-    """The product of two times near sqrt(k) is rounded at eps k: 0.06 at k = 1e6 for the distance, nothing here."""
+@torch.no_grad()
+@pytest.mark.parametrize("logits", ["distance", "relative"])
+@pytest.mark.parametrize("k", [1.0, 1e4, 1e6, 1e8])
+def test_float32_keeps_its_digits_at_every_k(logits: str, k: float) -> None:
+    """The product of two times near sqrt(k) is rounded at eps k: 0.06 at k = 1e6, which the softmax would see."""
     space = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
-    attend, exact = layer(1e6), layer(1e6)
-    for linear in (attend.query, attend.key, exact.query, exact.key):
-        linear.weight.data[:, 0] = 0
-    attend = attend.float()
-    with torch.no_grad():
-        got = attend(lm.lift(space, k=1e6), need_weights=True)[1]
-        want = exact(lm.lift(space.double(), k=1e6), need_weights=True)[1]
-    assert float((got - want).abs().max()) < 1e-5
+    attend, exact = (layer(k, dim=9, logits=logits) for _ in range(2))
+    for linear in (attend.query, attend.key, attend.value, attend.out):
+        linear.weight[:, 0] = 0
+    exact.load_state_dict(attend.state_dict())
+    attend, x = attend.float(), lm.lift(space, k=k)
+    want, weights = exact(lm.lift(space.double(), k=k), need_weights=True)
+    plain, got = attend(x, need_weights=True)
+    assert float((got - weights).abs().max()) < 2e-6
+    assert float((plain - want)[..., 1:].abs().max()) < 2e-5
+    assert torch.allclose(attend(x), plain, rtol=1e-5, atol=1e-5)  # the fused kernel
+    causal, cache = attend(x, is_causal=True), attend.new_cache(2, 6)
+    steps = torch.cat([attend(x[:, i : i + 1], is_causal=True, cache=cache) for i in range(6)], 1)
+    assert torch.allclose(steps, causal, rtol=1e-5, atol=1e-5)
+    h = attend.key.prepare(x)  # by hand from a pre-activation, as a prefix and a delta do it
+    z = attend.key.preactivation(h)
+    assert torch.allclose(attend.key.finish(z), attend.key.map(h), rtol=1e-6, atol=1e-7)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attend(x, need_weights=True)[1]
+    assert float((rounded - weights).abs().max()) < 0.05
 
 
 def test_the_twin_is_torchs_attention() -> None:

@@ -14,8 +14,11 @@ from lorentz import (
     Lorentz,
     LorentzBatchNorm,
     LorentzClassifier,
+    LorentzGraphAttention,
+    LorentzGraphConv,
     LorentzLinear,
     LorentzMultiheadAttention,
+    LorentzTransformerDecoder,
     check_manifold,
 )
 from lorentz.check import residual, watch
@@ -98,6 +101,26 @@ def test_both_arguments_of_a_pair_are_looked_at_and_only_once() -> None:
     assert report.mismatches[0].startswith(
         "third takes points of k = 2 and is given those of the input of first, of k = 1"
     )
+
+
+def test_what_is_no_point_is_not_taken_for_one() -> None:
+    edges, weight = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([0.5, 1.0, 2.0])
+    for layer in (LorentzGraphConv(4, 4, manifold=ONE), LorentzGraphAttention(4, 4, manifold=ONE)):
+        assert check_manifold(layer, points(), edges, weight)
+        with pytest.raises(ValueError, match="the model is given points off"):
+            check_manifold(layer, points(TWO), edges, weight)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        check_manifold(linear(ONE), points(), nothing=1)
+
+
+def test_points_given_by_keyword_are_looked_at() -> None:
+    attend, decoder = LorentzMultiheadAttention(4, 1, manifold=ONE), LorentzTransformerDecoder(1, 4, 1, manifold=ONE)
+    for layer, name in ((attend, "key"), (decoder, "memory")):
+        assert check_manifold(layer, points()[None], **{name: points()[None]})
+        with pytest.raises(ValueError, match="the model is given points off"):
+            check_manifold(layer, points()[None], **{name: points(TWO)[None]})
+    with pytest.raises(ValueError, match="the model is given points off"):
+        check_manifold(linear(ONE), x=points(TWO))
 
 
 def test_two_learned_curvatures_that_are_equal_so_far_are_a_warning() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorentz import (
     Lorentz,
@@ -109,6 +112,20 @@ def test_on_a_complete_graph_attention_is_multihead_attention_without_its_output
     torch.testing.assert_close(mine(x, full), other(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("k", [1.0, 1e4, 1e8])
+def test_attention_in_float32_keeps_its_digits_at_every_k(k: float) -> None:
+    torch.manual_seed(0)
+    layer = LorentzGraphAttention(9, 9, 2, manifold=Lorentz(k))
+    with torch.no_grad():
+        for linear in (layer.query, layer.key, layer.value):
+            linear.weight.mul_(3)[:, 0] = 0
+    space = torch.randn(6, 8)
+    with torch.no_grad():
+        got = layer(lift(space, k=k), EDGES)[:, 1:]
+        want = layer.double()(lift(space.double(), k=k), EDGES)[:, 1:]
+    assert float((got - want).norm() / want.norm()) < 2e-6
+
+
 def test_extreme_logits_neither_overflow_nor_lose_the_nearest() -> None:
     torch.manual_seed(0)
     layer = LorentzGraphAttention(4, 4, manifold=Lorentz(K)).double()
@@ -171,6 +188,27 @@ def test_a_sparse_matrix_multiplies_as_the_dense_one_with_two_derivatives() -> N
         matrix @ x[0, :4]
     with pytest.raises(ValueError, match="matrix of size"):
         SparseMatrix(EDGES, None, (3, 5))
+
+
+def test_a_sparse_matrix_that_was_used_can_be_copied() -> None:
+    matrix, x = SparseMatrix(EDGES, WEIGHTS, (4, 5)), torch.randn(5, 3, dtype=F64)
+    want = matrix @ x
+    module = nn.Module()
+    module.graph = matrix
+    for other in (copy.deepcopy(module).graph, copy.copy(matrix), pickle.loads(pickle.dumps(matrix))):
+        assert torch.equal(other @ x, want) and repr(other) == repr(matrix)
+    assert copy.deepcopy(matrix).value.data_ptr() != matrix.value.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_sparse_matrix_multiplies_in_low_precision(dtype: torch.dtype) -> None:
+    matrix = SparseMatrix(EDGES, WEIGHTS, (4, 5))
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    y = matrix @ x
+    want = (matrix @ x.double()).to(dtype)
+    assert y.dtype == dtype and float((y - want).abs().max().detach()) <= 2 * torch.finfo(dtype).eps * 4
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert slope.dtype == dtype and torch.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("kind", ["conv", "attention"])

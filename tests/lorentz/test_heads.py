@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import mpmath
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lorentz import Lorentz
@@ -37,6 +39,25 @@ def test_prototype_logits_are_squared_distances(k: float) -> None:
     want = head.bias - lm.sqdist(x[:, None], lm.lift(head.weight, k=k)[None], k=k)
     assert torch.allclose(head(x), want, rtol=1e-11, atol=1e-11)
     assert torch.allclose(classifier("prototype", k, bias=False)(x), want - head.bias, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("k", "radius"), [(1.0, 1.0), (1.0, 8.0), (1.0, 10.0), (100.0, 30.0), (1e6, 1.0), (1e8, 1.0)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_prototype_logits_in_float32_are_those_of_the_points_far_out_and_for_every_k(
+    k: float, radius: float, autocast: bool
+) -> None:
+    manifold, head = Lorentz(k), LorentzClassifier(9, 20, manifold=Lorentz(k), bias=False)
+    g = torch.Generator().manual_seed(0)
+    way = F.normalize(torch.randn(1, 8, dtype=torch.float64, generator=g)) * radius
+    centre = manifold.expmap0(F.pad(way, (1, 0)))
+    x = manifold.random_normal(50, 9, mean=centre, std=0.3, dtype=torch.float64, generator=g)[:, 1:].float()
+    with torch.no_grad():
+        head.weight.copy_(manifold.random_normal(20, 9, mean=centre, std=0.3, dtype=torch.float64, generator=g)[:, 1:])
+    want = -lm.sqdist(lm.lift(x.double(), k=k)[:, None], lm.lift(head.weight.double(), k=k)[None], k=k).detach()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got = head(lm.lift(x, k=k)).detach()
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=k * 1e-15 * math.exp(2 * radius / k**0.5))
 
 
 @pytest.mark.parametrize("k", CURVATURES)

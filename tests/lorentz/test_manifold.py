@@ -264,6 +264,7 @@ def test_random_points_are_differentiable_in_mean_deviation_and_k() -> None:
         ({"mean": torch.ones(3)}, r"mean broadcasts to \(5, 4\), got shape \(3,\)"),
         ({"mean": torch.ones(2, 5, 4)}, r"mean broadcasts to \(5, 4\)"),
         ({"std": -1.0}, "std is a deviation, >= 0; got -1.0"),
+        ({"std": torch.tensor([1.0, -1.0, 2.0])}, r"std is a deviation, >= 0; got tensor\(\[ 1., -1.,  2.\]\)"),
         ({"std": torch.ones(4)}, r"std broadcasts to \(5, 3\), got shape \(4,\)"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import geoopt
 import mpmath
 import numpy as np
@@ -150,6 +152,40 @@ def test_centroid_minimises_the_weighted_squared_distance(k: float) -> None:
     assert torch.allclose(lm.centroid(x, k=k), lm.centroid(x, torch.ones(8, dtype=torch.float64), k=k), rtol=1e-14)
 
 
+@pytest.mark.parametrize("radius", [10.0, 19.0, 25.0])
+def test_centroids_far_out_are_the_point_and_the_middle(radius: float) -> None:
+    x = points(radius, n=20)
+    rounding = 4 * 1.2e-16 * np.sinh(radius)
+    s = x[:, None, 1:].clone().requires_grad_()
+    c = lm.centroid(lm.lift(s))
+    assert float(lm.dist(c, x).detach().max()) <= rounding
+    (slope,) = torch.autograd.grad(c[:, 1:].sum(), s)  # of the identity
+    assert float((slope - 1).abs().max()) <= 1e-15 * np.sinh(radius)
+    nearer = lm.lift(x[:, 1:] * (np.sinh(radius - 1) / np.sinh(radius)))
+    beside = lm.lift(x[:, 1:] + 2 * x[:, 1:].roll(1, -1) / np.sinh(radius))
+    for y in (nearer, beside):
+        middle = lm.centroid(torch.stack([x, y], 1), torch.tensor([2.0, 2.0]))
+        for end in (x, y):
+            assert float((lm.dist(middle, end) - lm.dist(x, y) / 2).abs().max()) <= 4 * rounding
+    each = lm.centroid(x, torch.eye(20, dtype=torch.float64))
+    assert torch.isfinite(each).all() and (lm.dist0(each) <= lm.dist0(x) + 1e-12).all()
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.5, 0.9, 3.0])
+def test_centroids_have_both_derivatives_near_and_far(radius: float) -> None:
+    s = points(radius, n=3)[:, 1:] + 0.1 * points(1.0, n=3, seed=4)[:, 1:]
+    s = torch.cat([s, -s]) if radius == 0.0 else s  # about the origin, where the sum has no direction
+    w = torch.linspace(1.0, 2.0, len(s), dtype=torch.float64)
+    w = torch.ones_like(w) if radius == 0.0 else w
+    k = torch.tensor(0.7, dtype=torch.float64)
+    given = tuple(t.requires_grad_() for t in (s.clone(), w, k))
+
+    def run(s: torch.Tensor, w: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return lm.centroid(lm.lift(s, k=k), w, k=k)
+
+    assert torch.autograd.gradcheck(run, given) and torch.autograd.gradgradcheck(run, given)
+
+
 def test_weights_of_another_number_than_the_points_are_refused_with_both_shapes() -> None:
     x = points(1.0, n=8).reshape(2, 4, 7)
     for shape in ((3,), (2, 3), (5, 4), (2, 3, 5), (3, 2, 4), ()):
@@ -269,3 +305,14 @@ def test_second_derivatives_at_the_origin_and_between_opposite_points(op: str, p
     inputs = tuple(v.clone().requires_grad_() for v in (x, y))
     assert torch.autograd.gradcheck(getattr(lm, op), inputs)
     assert torch.autograd.gradgradcheck(getattr(lm, op), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_whole_numbers_are_refused_not_rounded(dtype: torch.dtype) -> None:
+    x = torch.tensor([[3, 2, 2], [1, 0, 0]]).to(dtype)
+    one = {"lift": lm.lift, "dist0": lm.dist0, "expmap0": lm.expmap0, "logmap0": lm.logmap0, "centroid": lm.centroid}
+    two = {"dist": lm.dist, "dist2": lm.dist2, "sqdist": lm.sqdist, "expmap": lm.expmap, "logmap": lm.logmap}
+    for name, function in {**one, **two}.items():
+        plain = inspect.unwrap(function)  # without the shape checks of the tests, which refuse it themselves
+        with pytest.raises(TypeError, match=r"floating-point numbers, got torch\.\w+: convert by \.float\(\)"):
+            plain(x, x) if name in two else plain(x)

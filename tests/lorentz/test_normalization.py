@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import geoopt
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorentz import Lorentz
+from lorentz import Lorentz, boost
 from lorentz import math as lm
 from lorentz.check import residual
 from lorentz.normalization import LorentzBatchNorm, LorentzDropout, LorentzLayerNorm, LorentzRMSNorm
@@ -248,3 +249,15 @@ def test_dropout_compiles() -> None:
     drop, x = LorentzDropout(0.5, manifold=Lorentz()), points(6, 5)
     y = torch.compile(drop, fullgraph=True, backend="aot_eager")(x)
     assert residual(y) < 1e-14
+
+
+@pytest.mark.parametrize("radius", [19.0, 24.0])
+def test_batch_norm_of_points_far_out_is_that_of_the_same_cloud_at_the_origin(radius: float) -> None:
+    """It moves the centroid to b, by an isometry, so a cloud that was carried out there comes back."""
+    g = torch.Generator().manual_seed(0)
+    spread = torch.randn(40, 4, generator=g, dtype=torch.float64) * 0.3
+    cloud = lm.lift(torch.cat([spread, -spread]))  # about the origin, its centroid
+    rapidity = torch.tensor([radius - 3, 0, 0, 0], dtype=torch.float64)
+    layer = LorentzBatchNorm(5, manifold=Lorentz()).double()
+    want, got = layer(cloud), layer(boost(cloud, rapidity))
+    assert float(lm.dist(got, want).detach().max()) < 1e-15 * math.exp(radius)

@@ -132,6 +132,46 @@ def test_learnable_curvature_single_points_and_empty_tables() -> None:
     assert float(manifold.dist0(manifold.lift(point)).detach()) < 0.53
 
 
+@pytest.mark.parametrize("method", [RiemannianAdam, RiemannianSGD])
+def test_a_radius_that_was_accepted_shrinks_with_a_learned_k(method) -> None:  # type: ignore[no-untyped-def]
+    manifold = Lorentz(1.0, learnable=True)
+    layer = LorentzEmbedding(6, 4, manifold=manifold)
+    optimizer = method(layer.parameters(), lr=1.0, max_radius=14.0)
+    for k in (1.0, 0.25):
+        with torch.no_grad():
+            manifold.rho.fill_(k).log_()
+        for _ in range(40):
+            optimizer.zero_grad()
+            (-manifold.dist0(layer()).sum()).backward()
+            manifold.rho.grad = None
+            optimizer.step()
+        radius = manifold.dist0(layer().detach().double()).max().detach()
+        assert float(radius) == pytest.approx(14.0 * k**0.5, rel=1e-4)
+        assert optimizer.clipped == 6
+    with pytest.raises(ValueError, match=r"beyond what torch\.float32 can hold at k = 0\.25: at most 7"):
+        method(layer.parameters(), max_radius=14.0)
+
+
+@pytest.mark.parametrize("method", [RiemannianAdam, RiemannianSGD])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_size_may_be_a_tensor(method, sparse: bool) -> None:  # type: ignore[no-untyped-def]
+    results = []
+    for lr in (0.1, torch.tensor(0.1)):
+        torch.manual_seed(0)
+        layer, plain = LorentzEmbedding(6, 4, manifold=Lorentz(), sparse=sparse), nn.Linear(3, 3)
+        optimizer = method([*layer.parameters(), *plain.parameters()], lr=lr, weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            points = layer(torch.tensor([0, 2, 2, 5]))
+            (layer.manifold.dist0(points).sum() + plain(points[:, 1:]).square().sum()).backward()
+            optimizer.step()
+            schedule.step()
+        results.append([p.detach() for p in (*layer.parameters(), *plain.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
 def test_nan_stays_in_its_row() -> None:
     layer = table()
     optimizer = RiemannianAdam(layer.parameters(), lr=0.1)

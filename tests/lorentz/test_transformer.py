@@ -291,6 +291,8 @@ def test_pooling_sees_tokens_only(kind: str, manifold: Any) -> None:
         torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
     assert torch.equal(y[2], manifold.lift(torch.zeros(4, dtype=torch.float64)))
     torch.testing.assert_close(pool(x)[0], y[0], rtol=1e-14, atol=1e-14)
+    for given in (None, mask[:, :0]):  # sequences of no length
+        assert torch.equal(pool(x[:, :0], key_padding_mask=given), y[2].expand(3, -1))
 
 
 @pytest.mark.parametrize(
