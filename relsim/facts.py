@@ -168,7 +168,7 @@ class Facts:
             Column names; by default the first column with a usual name (head, arg1, subject, ...; relation, rel,
             predicate, ...; tail, arg2, object, ...). Values that are numbers are read as their text.
         count
-            Column of counts; without it every row counts 1.
+            Column of counts; by default the first with a usual name (count, freq, n, ...). Without one every row counts 1.
 
         Raises
         ------
@@ -177,8 +177,8 @@ class Facts:
         """
         from relsim.ingest.frames import columns
 
-        values = columns(frame, {"head": head, "relation": relation, "tail": tail}, count=count)
-        return cls._aggregate(values[0], values[1], values[2], values[3] if count is not None else None, None)
+        names, counts = columns(frame, {"head": head, "relation": relation, "tail": tail}, count=count)
+        return cls._aggregate(names[0], names[1], names[2], counts, None)
 
     @classmethod
     def _aggregate(

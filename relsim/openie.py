@@ -11,8 +11,19 @@ from typing import Any
 from relsim.facts import Facts
 from relsim.ingest.gathering import gather
 from relsim.ingest.nary import POLICIES
-from relsim.ingest.report import IngestError, IngestReport
-from relsim.ingest.staging import LEVELS, SCHEMA, Tally, check_memory_limit, stage_items, stage_text, text_query
+from relsim.ingest.report import IngestError, IngestReport, Unrecognised
+from relsim.ingest.staging import (
+    LEVELS,
+    SCHEMA,
+    Outcome,
+    Tally,
+    check_memory_limit,
+    differing,
+    settle,
+    stage_items,
+    stage_text,
+    text_query,
+)  # fmt: skip
 from relsim.ingest.textfiles import BINARY, PathLike, find_files, peek, text_blocks
 from relsim.readers import READERS, check_format, detect
 from relsim.readers.base import Layout, Level, Options, Reader, Sample
@@ -20,6 +31,7 @@ from relsim.readers.base import Layout, Level, Options, Reader, Sample
 __all__ = ["READERS", "IngestError", "IngestReport", "read_openie"]
 
 _SAMPLE_LINES = 200
+_LEAST_ODD = 100  # counts that are all as large are unusual: most extractions are seen once
 
 
 def read_openie(
@@ -43,7 +55,8 @@ def read_openie(
     Parameters
     ----------
     path
-        A file, several files, or a folder of files; gzip is recognised by content.
+        A file, several files, or a folder of files, of which those in no known format are skipped and named in
+        ``facts.ingest.skipped``; gzip is recognised by content.
     format
         "auto" (by content, file by file; ``facts.ingest.detected`` says what by), or a key of ``READERS``.
     min_support
@@ -53,16 +66,17 @@ def read_openie(
         Leave out extractions below it, in the unit of the file's confidence column. None keeps all.
     normalise
         True: spellings with one key of :mod:`relsim.phrases.normalise` are one relation, or one argument, named by the most
-        frequent of them; negation is part of the key. Names of knowledge bases (relations without white space) are
-        left alone. False: text as it stands, ends trimmed. "extractor": the normalised forms that ReVerb (columns 16
-        to 18) and CESI (``triple_norm``) give; ReVerb's drop the passive and write numbers as #.
+        frequent of them; negation is part of the key. Names of knowledge bases (no white space in any relation of all
+        the tables read) are left alone. False: text as it stands, ends trimmed. "extractor": the normalised forms that
+        ReVerb (columns 16 to 18) and CESI (``triple_norm``) give; ReVerb's drop the passive and write numbers as #.
     nary
         What becomes of arguments after the second: "first" drops them, "each" makes each a fact of its own with its
         preposition in the relation, "binary" leaves such extractions out. All are counted.
     columns
         tsv and csv only: the name of every column, in order (head, relation, tail, confidence, count, or anything
         else for a column to ignore). Without it a header row, or the rules of ``READERS`` decide. An unnamed fourth
-        column counts extractions if all its values are integers and one is above 1, and is a confidence otherwise.
+        column counts extractions if all its values are integers and one is above 1, and is a confidence otherwise;
+        ``facts.ingest.warnings`` says where such counts look like years or ids.
     memory_limit
         DuckDB's; beyond it the group-by spills to disk.
     threads
@@ -102,8 +116,25 @@ def read_openie(
         db.execute(SCHEMA)
         tally = Tally()
         options = Options(normalise, columns)
-        for number, file in enumerate(files):
-            _File(db, file, number, tally, options, nary, min_confidence).read(format)
+        unknown: list[Unrecognised] = []
+        undecided: dict[int, str] = {}
+        for number, (file, named) in enumerate(files):
+            try:
+                level = _File(db, file, number, tally, options, nary, min_confidence).read(format)
+            except Unrecognised as error:
+                if named:
+                    raise
+                unknown.append(error)
+                skipped.append((str(file), "no known format; name the file to learn what was expected"))
+                continue
+            if level == "any":
+                undecided[number] = str(file)
+        if len(unknown) == len(files):
+            raise unknown[0]
+        if normalise is True and settle(db, list(undecided)):
+            for name in undecided.values():
+                plain = tally.formats[name].removesuffix(")")
+                tally.formats[name] = f"{plain}; relations are single words: names, not normalised)"
         db.execute(
             "CREATE VIEW staged AS SELECT head, relation, tail, CASE WHEN weighted THEN w ELSE n END AS n, "
             "head_type, tail_type, level FROM raw JOIN file ON file = id"
@@ -123,8 +154,8 @@ class _File:
         self.options, self.nary, self.min_confidence = options, nary, min_confidence
         self.counts: Counter[str] = Counter()
 
-    def read(self, format: str) -> None:
-        """Recognise the format, stage every line, and say what became of them."""
+    def read(self, format: str) -> Level:
+        """Recognise the format, stage every line, and say what became of them; returns the level of its relations."""
         start, lines = peek(self.path)
         sample = Sample(self.path, start, tuple(lines[:_SAMPLE_LINES]))
         if not lines and not start.startswith(BINARY):
@@ -142,13 +173,14 @@ class _File:
             )
         if kind == "count" and self.min_confidence is not None:
             raise IngestError(f"{self.path}: min_confidence is given but {description} has counts, not confidences")
-        applied = level if self.options.normalise is True else "names"
+        applied = level.replace("any", "text") if self.options.normalise is True else "names"
         self.db.execute("INSERT INTO file VALUES ($1, $2, $3)", [self.number, LEVELS[applied], kind == "count"])
         c["blank"] = c["lines"] - sum(c[key] for key in ("used", "low", "bad", "left", "aside", "header"))
         self.tally.counts.update(c)
         self.tally.formats[str(self.path)] = description
         if why:
             self.tally.detected[str(self.path)] = why
+        return level
 
     def _lines(self, reader: Reader, sample: Sample) -> tuple[str, Level, str]:
         """Lines of fixed cells, taken apart by DuckDB block by block."""
@@ -161,7 +193,7 @@ class _File:
             raise IngestError(f"{self.path}: min_confidence is given but {layout.description} has no confidence")
         query = text_query(layout, bool(self.options.normalise), self.min_confidence)
         self.counts["header"] = int(layout.header)
-        line, largest, whole = 0, 0.0, True
+        line, all_of, odd = 0, Outcome(Counter(), float("inf"), 0.0, True), False
         for text, latin1 in text_blocks(self.path):
             block = _blank_header(text) if layout.header and line == 0 else text
             outcome = stage_text(self.db, query, block, line, str(self.path), self.number, self.tally)
@@ -169,15 +201,37 @@ class _File:
             self.counts.update(outcome.counts)
             self.counts.update(lines=lines, latin1=latin1)
             line += lines
-            largest, whole = max(largest, outcome.largest), whole and outcome.whole
-        kind = layout.weight_kind or ("count" if layout.weight and whole and largest > 1 else "confidence")
+            smallest, largest = min(all_of.smallest, outcome.smallest), max(all_of.largest, outcome.largest)
+            all_of = Outcome(self.counts, smallest, largest, all_of.whole and outcome.whole)
+            guessed = layout.weight is not None and layout.weight_kind is None and all_of.whole
+            odd = guessed and (odd or differing(self.db))
+        kind = layout.weight_kind or (
+            "count" if layout.weight and all_of.whole and all_of.largest > 1 else "confidence"
+        )
+        if kind == "count" and layout.weight_kind is None:
+            self._doubt_counts(all_of, odd)
         return layout.description.replace("confidence or count", kind), layout.level, kind
+
+    def _doubt_counts(self, values: Outcome, differ: bool) -> None:
+        """Warn of whole numbers that were taken for counts without a name that says so, and may be none."""
+        reasons = []
+        if values.smallest >= _LEAST_ODD:
+            years = values.smallest >= 1000 and values.largest <= 2100
+            reasons.append(f"all from {values.smallest:,.0f} to {values.largest:,.0f}{', like years' if years else ''}")
+        if differ:
+            reasons.append("different for equal triples")
+        if reasons:
+            self.tally.warnings.append(
+                f"{self.path}: an unnamed column of whole numbers is read as counts, and they are {' and '.join(reasons)}; "
+                "if they are no counts, name the columns with --columns head,relation,tail,- (columns=)"
+            )
 
     def _items(self, reader: Reader, name: str) -> tuple[str, Level, str]:
         """Items of a reader in Python."""
         self.options.no_columns(name)
         description = f"{name} ({reader.description})"
-        if self.min_confidence is not None and not reader.confidence:
+        has = reader.confidence if isinstance(reader.confidence, bool) else reader.confidence(self.path)
+        if self.min_confidence is not None and not has:
             raise IngestError(f"{self.path}: min_confidence is given but {description} has no confidence")
         if reader.records is not None:
             items = reader.records(self.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -92,6 +92,8 @@ def redundancy(
     ValueError
         For an option out of range, a similarity that is not over the relations of ``facts``, or marks that contradict
         each other.
+    TypeError
+        For an encoder that is no function, or types that are no mapping.
 
     References
     ----------
@@ -103,9 +105,18 @@ def redundancy(
     >>> redundancy(Facts.from_triples(rows)).clusters[0].members
     ('is the author of', 'wrote')
     """
+    if encoder is not None and not callable(encoder):
+        raise TypeError(
+            f"encoder is {encoder!r}, expected a function from texts to vectors; tasks.encoder.sentence_encoder(name) "
+            "makes one, and hyrel redundancy --encoder takes a name"
+        )
+    if types is not None and not isinstance(types, str | Mapping):
+        raise TypeError(
+            f"types is a {type(types).__name__}, expected 'induced' or a mapping from entities to their types"
+        )
     _check(facts, similarity, neural, threshold, precision, types, contradiction, (min_facts, top, epochs))
     enough = np.flatnonzero(facts.support.numpy() >= min_facts)
-    warnings: list[str] = []
+    warnings = [] if facts.ingest is None else list(facts.ingest.warnings)
     ids = np.arange(facts.num_relations)
     if similarity is None and neural == "auto" and len(enough) >= 2:
         rich = facts.select(enough.tolist())
@@ -124,6 +135,8 @@ def redundancy(
         warnings += table.similarity.warnings
     counts = Counts(facts)
     known = None if table is None else (table.enough, table.probability)
+    if review is not None:
+        warnings += review.unknown(facts.relations)
     always = [] if review is None else [link for m in (True, False) for link in review.links(facts.relations, m)]
     kept = keep_best(counts, top=top, min_facts=min_facts, neural=known, always=always, progress=progress)
     given = type_names(facts, seed=seed) if types == "induced" else types

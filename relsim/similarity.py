@@ -81,6 +81,8 @@ def similarity(
     ------
     ValueError
         For one relation, an unknown method or stopping rule, or parameters that are not finite.
+    TypeError
+        For heads, tails or samples that are no whole number.
 
     References
     ----------
@@ -90,6 +92,9 @@ def similarity(
         raise ValueError(f"method is {method!r}, expected one of {', '.join(_METHODS)}")
     if dist.num_relations < 2:
         raise ValueError(f"the model has {dist.num_relations} relation, expected at least 2 to compare")
+    for name, value in (("heads", heads), ("tails", tails), ("samples", samples)):
+        if value is not None and not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}, expected a whole number")
     if heads < 1:
         raise ValueError(f"heads is {heads}, expected at least 1")
     if tails is not None and tails < 0:

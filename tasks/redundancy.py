@@ -144,7 +144,9 @@ def _marks(path: Path | None) -> Any:
         raise UsageError(" ".join(str(error).split())) from None
 
 
-def report_apply(mapping: Path, files: Sequence[Path], *, out: Path | None = None, undo: bool = False) -> str:
+def report_apply(
+    mapping: Path, files: Sequence[Path], *, out: Path | None = None, column: str | None = None, undo: bool = False
+) -> str:
     """Rewrite the phrases of new extractions by a canonical map, or take that back; describe what happened, as text.
 
     Parameters
@@ -152,27 +154,32 @@ def report_apply(mapping: Path, files: Sequence[Path], *, out: Path | None = Non
     mapping : canonical_map.tsv of an earlier run
     files : TAB-separated extractions (may be .gz); with `undo`, results of an earlier call
     out : the result of one file, or a folder for several; ``NAME.mapped.tsv`` (``NAME.restored.tsv``) if None
+    column : column of the phrase, by its number from 1 or its name in the header; found by content if None
     undo : give back what was there before
 
     Raises
     ------
-    UsageError : a file that is missing or has no phrase of the map
+    UsageError : a file that is missing, a folder, or a file that has no phrase of the map
     RunError : the result cannot be written
     """
     from relsim.merge.apply import apply_map, read_map, undo_map
 
-    missing = [path for path in (mapping, *files) if not path.is_file()]
+    missing = [path for path in (mapping, *files) if not path.exists()]
     if missing:
         raise UsageError(f"no such file: {', '.join(map(str, missing))}")
+    if folders := [path for path in (mapping, *files) if path.is_dir()]:
+        raise UsageError(
+            f"{folders[0]} is a folder, expected TAB-separated files; name them, such as {folders[0]}/*.tsv"
+        )
     lines = []
     try:
         phrases = read_map(mapping)
         for path in files:
             target = _target(path, out, len(files) > 1, "restored" if undo else "mapped")
             if undo:
-                lines.append(f"{target}: {undo_map(phrases, path, target):,} phrases put back")
+                lines.append(f"{target}: {undo_map(phrases, path, target, column=column):,} phrases put back")
             else:
-                found = apply_map(phrases, path, target).summary()
+                found = apply_map(phrases, path, target, column=column).summary()
                 lines += [f"{target}: {found[0]}", *(f"  {line}" for line in found[1:])]
     except OSError as error:
         raise RunError(explain_os_error(error, out or mapping)) from None
@@ -214,7 +221,9 @@ def report_redundancy(files: Sequence[Path], *, show: int = 15, **options: Any) 
     from .report.tables import render
 
     run = run_redundancy(files, **options)
-    lines = [*run.result.ingest.summary(), "", *run.result.summary()]
+    read = run.result.ingest.summary()
+    # What reading warned of is among the warnings of the result too.
+    lines = [*read, "", *(line for line in run.result.summary() if line not in read)]
     if len(run.result.pairs):
         table = render(PAIR_COLUMNS, pair_rows(run.result, show), "table").rstrip()
         lines += ["", f"first {min(show, len(run.result.pairs))} of {len(run.result.pairs):,} ranked pairs:", table]

@@ -80,7 +80,7 @@ def _build(name: str, facts: Facts, least: int, seed: int, parts: Parts) -> Suit
         made += [(f"{facts.relations[r]} #{n}", piece, r) for n, piece in enumerate(pieces, 1)]
     if not any(source >= 0 for _, _, source in made):
         raise ValueError(
-            f"no relation has {least} facts (the largest has {support.max(initial=0)}): take a smaller least"
+            f"no relation has {least} facts (the largest has {support.max(initial=0)}), expected one to split"
         )
     columns: dict[str, list[Ids]] = {"head": [], "tail": [], "relation": []}
     head, tail = facts.head.numpy(), facts.tail.numpy()

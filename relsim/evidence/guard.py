@@ -16,7 +16,7 @@ from relsim.evidence.encoding import Encoded
 from relsim.evidence.features import Pairs, fact_features, text_features
 from relsim.evidence.neural import Neural
 from relsim.evidence.profiles import Profiles
-from relsim.phrases.text import negated, voice
+from relsim.phrases.text import content, negated, voice
 
 __all__ = [
     "CONTRADICTED", "FACTS", "NEURAL", "POLARITY", "SWAPPED", "TEXT", "VOICE", "Guard", "Judged", "text_regime",
@@ -30,8 +30,11 @@ _FEW, _LEAST_EXPECTED = 15, 3.0
 _PHRASES = 3
 # What is left of a probability after a veto: 0 of 487 pairs of samples of one relation were vetoed, so less than 1 in 100.
 _VETOED = 0.01
-# Words alone do not merge a pair that should have a common fact by now and has none.
-_DOUBTED, _ONE_FACT = 0.49, 1.0
+# Words alone do not merge a pair that should have common facts by now and has none, or less than half of them.
+_DOUBTED, _ONE_FACT, _HALF = 0.49, 1.0, 2.0
+# Words and kinds of arguments are alike for siblings and antonyms too (father, mother): with fewer common facts than two
+# they do not make sure of a synonym, nor at all of an inverse, since they do not say which argument comes first.
+_UNCONFIRMED, _CONFIRMED = 0.9, 2
 # Grammar says that "is owned by" turns "own" round; what is left is for misread phrases.
 _TURNED = 0.95
 
@@ -43,11 +46,22 @@ def text_regime(*, types: bool, encoder: bool) -> str:
 
 @dataclass(frozen=True)
 class Judged:
-    """Pairs compared one way round, ``(P,)`` each: probability, what decided, contradiction evidence, KLs in nats."""
+    """Pairs compared one way round, ``(P,)`` each.
+
+    Parameters
+    ----------
+    p, decided_by
+        Probability, and what decided.
+    found
+        Contradiction evidence.
+    held
+        Whether words gave a higher probability, which was held down because common facts are missing.
+    """
 
     p: Float
     decided_by: NDArray[Any]
     found: Contradiction
+    held: NDArray[np.bool_]
 
     @property
     def vetoed(self) -> NDArray[np.bool_]:
@@ -60,9 +74,10 @@ class Guard:
 
     Both phrases have ``min_facts`` facts and there is a neural similarity: neural KL. Otherwise at least 15 facts, and
     three common facts to be expected of two samples of one relation: shared facts and count KL. Otherwise the words,
-    the arguments' words and types, and the encoder, which merge no pair that should have a common fact and has none, and
-    are not asked where there are two phrases alone, since they say how these differ from all others. Then
-    contradiction, voice (own, is owned by) and polarity overrule.
+    the arguments' words and types, and the encoder, which merge no pair that should have common facts and has none or few,
+    nor phrases without a fact and without a word in common unless an encoder speaks for them, and call none an inverse
+    without two common facts the other way round. They are not asked where there are two phrases alone, since they say
+    how these differ from all others. Then contradiction, voice (own, is owned by) and polarity overrule.
 
     Parameters
     ----------
@@ -96,7 +111,9 @@ class Guard:
         voices = [voice(phrase) for phrase in phrases]
         stems = {key: number for number, key in enumerate(dict.fromkeys(key for key, _ in voices))}
         self._stems = np.array([stems[key] for key, _ in voices], dtype=np.int64)
-        self._passive = np.array([passive for _, passive in voices], dtype=np.bool_)
+        self._passive = np.array([word == "passive" for _, word in voices], dtype=np.bool_)
+        self._no_agent = np.array([word == "no agent" for _, word in voices], dtype=np.bool_)
+        self._content = [content(phrase) for phrase in phrases]
 
     def judge(self, at: Pairs, *, swapped: bool = False) -> Judged:
         """Decide pairs ``(i, j)``, each ``(P,)``; with ``swapped`` head and tail of j are exchanged first."""
@@ -124,13 +141,13 @@ class Guard:
             if len(rows):
                 self.used.add(regime)
                 p[rows] = load_calibration(regime).probability(self._features(regime, at, rows, found, swapped))
-        unsure = ~by_facts & (found.expected >= _ONE_FACT) | alone
-        doubted = ~by_neural & unsure & (found.head.agreed == 0) & (not self.off)
-        p[doubted] = np.minimum(p[doubted], _DOUBTED)
+        cap = self._cap(at, found, by_facts | by_neural, alone, swapped)
+        held = ~by_neural & (p > cap)
+        p[held] = cap[held]
         words[by_facts] = FACTS + (SWAPPED if swapped else "")
         words[by_neural] = NEURAL
         opposed = self._denied[i] != self._denied[j]
-        judged = Judged(p, words, found)
+        judged = Judged(p, words, found, held)
         vetoed = judged.vetoed & ~opposed
         p[vetoed] = np.minimum(p[vetoed], _VETOED)
         words[vetoed] = CONTRADICTED + (SWAPPED if swapped else "")
@@ -139,7 +156,27 @@ class Guard:
         words[turned] = VOICE + (SWAPPED if swapped else "")
         # What is denied is not what is claimed, however alike the arguments.
         p[opposed], words[opposed] = 0.0, POLARITY
+        held &= ~(vetoed | turned | opposed)
         return judged
+
+    def _cap(self, at: Pairs, found: Contradiction, told: NDArray[np.bool_], alone: bool, swapped: bool) -> Float:
+        """Most that a pair without enough common facts reaches; 1 where facts decide (``told``) or there are enough."""
+        i, j = at
+        cap = np.ones(len(i))
+        if self.off:
+            return cap
+        agreed = found.head.agreed
+        same = (self._stems[i] == self._stems[j]) & (self._no_agent[i] != self._no_agent[j])
+        few = found.expected >= _ONE_FACT + _HALF * agreed
+        none = (agreed == 0) & (alone | same)
+        unconfirmed = ~told & (agreed < _CONFIRMED)
+        cap[unconfirmed] = _DOUBTED if swapped else _UNCONFIRMED
+        if self.encoded is None:
+            rows = np.flatnonzero(unconfirmed & (agreed == 0))
+            apart = [self._content[a].isdisjoint(self._content[b]) for a, b in zip(i[rows], j[rows], strict=True)]
+            none[rows[np.array(apart, dtype=np.bool_)]] = True
+        cap[(~told & few) | none] = _DOUBTED
+        return cap
 
     def _features(
         self, regime: str, at: Pairs, rows: NDArray[np.int64], found: Contradiction, swapped: bool

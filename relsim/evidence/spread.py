@@ -1,4 +1,4 @@
-"""Standard errors of the divergences of pairs: by resampled mentions, or those of a neural similarity."""
+"""How far the divergences of pairs scatter: over resampled mentions, or by the standard errors of a neural similarity."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def bootstrap(
     seed: int,
 ) -> tuple[Float, Float]:
     """Deviation of both count KLs over resampled mentions, for the first wanted rows; NaN elsewhere.
+
+    Not the error of the KL: that of counts also has a bias, up for few mentions and down by smoothing, as large or larger.
 
     Parameters
     ----------

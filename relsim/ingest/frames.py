@@ -13,8 +13,10 @@ from relsim.readers.columns import role
 __all__ = ["columns"]
 
 
-def columns(frame: Any, names: Mapping[str, str | None], *, count: str | None = None) -> list[list[Any]]:
-    """Read columns of a table as lists of equal length: texts, and numbers for ``count``.
+def columns(
+    frame: Any, names: Mapping[str, str | None], *, count: str | None = None
+) -> tuple[list[list[str]], list[Any] | None]:
+    """Read columns of a table as lists of equal length: texts by role, and the numbers of ``count`` or None without any.
 
     Parameters
     ----------
@@ -23,7 +25,7 @@ def columns(frame: Any, names: Mapping[str, str | None], *, count: str | None = 
     names
         Role (head, relation, tail) to the name of its column, or to None to find it by a usual name.
     count
-        Name of a column of numbers to read too.
+        Name of the column of numbers to read too, or None to find it by a usual name.
 
     Raises
     ------
@@ -34,15 +36,17 @@ def columns(frame: Any, names: Mapping[str, str | None], *, count: str | None = 
     """
     table = _table(frame)
     chosen = [_find(table, key, name) for key, name in names.items()]
+    if (found := _find(table, "count", count)) in table or count is not None:
+        chosen.append(found)
     out: list[list[Any]] = []
-    for name in [*chosen, *([] if count is None else [count])]:
+    for name in chosen:
         if name not in table:
             near = difflib.get_close_matches(name, map(str, table), n=1)
             hint = f"; nearest: {near[0]!r}" if near else ""
             raise ValueError(f"no column {name!r} among {', '.join(map(str, table))}{hint}. Name it by keyword")
         values = table[name]
         values = values.tolist() if isinstance(values, np.ndarray) else list(values)
-        text = len(out) < len(chosen)
+        text = len(out) < len(names)
         for row, value in enumerate(values):
             # NaN and the missing values of pandas: compared with itself, neither is plainly true.
             if value is None or ((same := value == value) is not True and not _true(same)):
@@ -51,9 +55,8 @@ def columns(frame: Any, names: Mapping[str, str | None], *, count: str | None = 
                 raise ValueError(f"column {name!r} is empty text in row {row}; drop such rows first")
         out.append([str(value) for value in values] if text else values)
     if len({len(column) for column in out}) > 1:
-        lengths = dict(zip([*chosen, count], map(len, out), strict=False))
-        raise ValueError(f"columns have unequal lengths: {lengths}")
-    return out
+        raise ValueError(f"columns have unequal lengths: {dict(zip(chosen, map(len, out), strict=True))}")
+    return out[: len(names)], out[-1] if len(out) > len(names) else None
 
 
 def _true(value: Any) -> bool:

@@ -69,6 +69,7 @@ def gather(
         left_out_reasons=dict(tally.reasons["left"].most_common()),
         bad_examples=tuple(tally.examples),
         notes=tuple(tally.notes),
+        warnings=tuple(tally.warnings),
         skipped=skipped,
         phrases=phrases,
         arguments=arguments_merged,

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 
 from relsim.phrases.normalise import RULES
 
-__all__ = ["BadLine", "IngestError", "IngestReport", "Merged"]
+__all__ = ["BadLine", "IngestError", "IngestReport", "Merged", "Unrecognised"]
 
 _REASONS = 10
 
 
 class IngestError(ValueError):
     """Input that cannot be read as extractions; the message is one line for the person who gave it."""
+
+
+class Unrecognised(IngestError):
+    """A file in which no format can be recognised; in a folder it is skipped."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class IngestReport:
         Extractions from the used lines: more than lines where further arguments give facts of their own.
     notes
         Anything else worth knowing, such as a file with fewer rows than its first line says.
+    warnings
+        What may have been misread, such as years taken for counts.
     phrases, arguments
         What normalisation merged; None if it was off.
     negated
@@ -102,6 +108,7 @@ class IngestReport:
     left_out_reasons: Mapping[str, int] = field(default_factory=dict)
     bad_examples: tuple[BadLine, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     phrases: Merged | None = None
     arguments: Merged | None = None
@@ -138,6 +145,7 @@ class IngestReport:
             + (f", {self.below_confidence:,} below the confidence" if self.below_confidence else "")
         )
         out += self.notes
+        out += [f"warning: {warning}" for warning in self.warnings]
         if self.latin1_lines:
             out.append(f"{self.latin1_lines:,} lines are not UTF-8 and were read as Latin-1")
         out += [f"bad: {count:,} x {reason}" for reason, count in [*self.bad_reasons.items()][:_REASONS]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,10 @@ from relsim.ingest.nary import Row, expand
 from relsim.ingest.report import BadLine
 from relsim.readers.base import Item, Layout
 
-__all__ = ["LEVELS", "SCHEMA", "Outcome", "Tally", "check_memory_limit", "stage_items", "stage_text", "text_query"]
+__all__ = [
+    "LEVELS", "SCHEMA", "Outcome", "Tally", "check_memory_limit", "differing", "settle", "stage_items", "stage_text",
+    "text_query",
+]  # fmt: skip
 
 _EXAMPLES = 5
 _BATCH = 50_000
@@ -28,9 +31,10 @@ SCHEMA = """
 
 
 class Outcome(NamedTuple):
-    """What became of some rows: counts by kind, the largest weight, and whether all weights are whole and positive."""
+    """What became of some rows: counts by kind, the range of the weights, and whether all are whole and positive."""
 
     counts: Counter[str]
+    smallest: float
     largest: float
     whole: bool
 
@@ -45,6 +49,7 @@ class Tally:
         self.reasons: dict[str, Counter[str]] = {"bad": Counter(), "left": Counter()}
         self.examples: list[BadLine] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.typed = False
 
 
@@ -119,6 +124,26 @@ def stage_text(db: Any, query: str, block: str, before: int, name: str, file: in
     return outcome
 
 
+def differing(db: Any) -> bool:
+    """Whether equal triples of the block staged last have different weights."""
+    found = db.execute(
+        "SELECT 1 FROM parsed WHERE kind IS NULL GROUP BY head, relation, tail HAVING min(w) <> max(w) LIMIT 1"
+    ).fetchone()
+    return found is not None
+
+
+def settle(db: Any, files: Sequence[int]) -> bool:
+    """Decide files (by number) whose relations may be names or phrases, all alike: whether they are set to names.
+
+    They are if no relation in any of them has white space, wherever in a file it stands.
+    """
+    mine = f"file IN ({', '.join(map(str, files))})"
+    if not files or db.execute(f"SELECT 1 FROM raw WHERE {mine} AND contains(relation, ' ') LIMIT 1").fetchone():
+        return False
+    db.execute(f"UPDATE file SET level = {LEVELS['names']} WHERE {mine.replace('file', 'id')}")
+    return True
+
+
 def stage_items(
     db: Any, items: Iterable[Item], policy: str, normalise: bool, min_confidence: float | None, name: str, file: int,
     tally: Tally,
@@ -160,17 +185,18 @@ def _array(key: str, values: list[Any]) -> Any:
 
 
 def _count(db: Any, name: str, tally: Tally) -> Outcome:
-    used, extractions, low, bad, left, aside, dropped, largest, whole = db.execute(
+    used, extractions, low, bad, left, aside, dropped, smallest, largest, whole = db.execute(
         "SELECT count(*) FILTER (kind IS NULL AND NOT more), count(*) FILTER (kind IS NULL), "
         "count(*) FILTER (kind = 'low' AND NOT more), count(*) FILTER (kind = 'bad' AND NOT more), "
         "count(*) FILTER (kind = 'left'), count(*) FILTER (kind = 'aside'), "
-        "coalesce(sum(dropped) FILTER (kind IS NULL), 0), coalesce(max(w) FILTER (kind IS NULL), 0), "
+        "coalesce(sum(dropped) FILTER (kind IS NULL), 0), coalesce(min(w) FILTER (kind IS NULL), 'inf'::DOUBLE), "
+        "coalesce(max(w) FILTER (kind IS NULL), 0), "
         "coalesce(bool_and(w = floor(w) AND w > 0) FILTER (kind IS NULL), true) FROM parsed"
     ).fetchone()
     if bad or left:
         _note_bad(db, name, tally)
     counts = Counter(used=used, extractions=extractions, low=low, bad=bad, left=left, aside=aside, dropped=int(dropped))
-    return Outcome(counts, largest, whole)
+    return Outcome(counts, smallest, largest, whole)
 
 
 def _note_bad(db: Any, name: str, tally: Tally) -> None:

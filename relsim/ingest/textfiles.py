@@ -36,8 +36,8 @@ _MAGIC = {
 PathLike = str | os.PathLike[str]
 
 
-def find_files(path: PathLike | Iterable[PathLike]) -> tuple[list[Path], list[tuple[str, str]]]:
-    """List the files to read, and those of a folder that are skipped with the reason.
+def find_files(path: PathLike | Iterable[PathLike]) -> tuple[list[tuple[Path, bool]], list[tuple[str, str]]]:
+    """List the files to read, each with whether it was named itself, and those of a folder to skip, with the reason.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def find_files(path: PathLike | Iterable[PathLike]) -> tuple[list[Path], list[tu
         For a path that does not exist (the nearest name beside it is suggested), or when nothing is left to read.
     """
     given = [path] if isinstance(path, str | os.PathLike) else list(path)
-    files: list[Path] = []
+    files: list[tuple[Path, bool]] = []
     skipped: list[tuple[str, str]] = []
     for item in map(Path, given):
         if item.is_dir():
@@ -62,16 +62,16 @@ def find_files(path: PathLike | Iterable[PathLike]) -> tuple[list[Path], list[tu
                 elif child.name.startswith(".") or child.suffix.lower() not in SUFFIXES:
                     skipped.append((str(child), f"not one of {' '.join(SUFFIXES)}; name the file to read it"))
                 else:
-                    files.append(child)
+                    files.append((child, False))
         elif item.exists():
-            files.append(item)
+            files.append((item, True))
         else:
             beside = [p.name for p in item.parent.iterdir()] if item.parent.is_dir() else []
             near = difflib.get_close_matches(item.name, beside, n=1)
             raise IngestError(f"{item}: no such file or folder" + (f"; did you mean {near[0]}?" if near else ""))
     if not files:
         raise IngestError(f"no file to read in {', '.join(map(str, given)) or 'an empty list of paths'}")
-    if len({file.resolve() for file in files}) < len(files):
+    if len({file.resolve() for file, _ in files}) < len(files):
         raise IngestError("a file is given twice; its extractions would count double")
     return files, skipped
 

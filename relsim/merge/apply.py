@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import os
 import re
@@ -15,15 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from relsim.merge.tables import plain, write_lines
+from relsim.merge.tables import plain, read_tsv, write_lines
 from relsim.phrases.normalise import relation_key
+from relsim.readers.columns import names_triple, role
 
 __all__ = ["Applied", "apply_map", "read_map", "undo_map"]
 
 _SAMPLE = 1000
 _REMEMBERED = 1_000_000  # phrases whose answer is kept, so that memory stays bounded
 _COLUMN = "original_relation"
-_HEADS = {"relation", "rel", "predicate", "phrase", "r", "p"}
+_BOM = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,20 @@ class Applied:
 
 
 def read_map(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read phrase -> canonical from canonical_map.tsv.
+    """Read phrase -> canonical from canonical_map.tsv, also after a spreadsheet saved it.
 
     Raises
     ------
     ValueError
-        For a file without these columns.
+        For a file without these columns, or that is no UTF-8 text.
     OSError
         When it cannot be read.
     """
-    with Path(path).open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if not {"phrase", "canonical"} <= set(rows.fieldnames or ()):
-            shown = ", ".join(rows.fieldnames or ()) or "nothing"
-            raise ValueError(f"{path}: expected columns phrase and canonical, got {shown}; give a canonical_map.tsv")
-        return {plain(row["phrase"]): plain(row["canonical"] or "") for row in rows}
+    header, rows = read_tsv(path)
+    if not {"phrase", "canonical"} <= set(header):
+        shown = ", ".join(header)
+        raise ValueError(f"{path}: expected columns phrase and canonical, got {shown}; give a canonical_map.tsv")
+    return {plain(row["phrase"]): plain(row.get("canonical", "")) for row in rows if "phrase" in row}
 
 
 def apply_map(
@@ -88,7 +87,7 @@ def apply_map(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
-    column: int | None = None,
+    column: int | str | None = None,
 ) -> Applied:
     """Rewrite the phrases of a file of TAB-separated extractions (may be gzip) in one pass, in constant memory.
 
@@ -103,13 +102,14 @@ def apply_map(
     source, target
         Files; ``target`` is written under a temporary name and renamed.
     column
-        Column of the phrase, from 1. By default the header's, or the one that holds most known phrases among the first
-        thousand lines.
+        Column of the phrase: its number from 1, or its name in the header. By default the header's, where it names all
+        of head, relation and tail as for :func:`relsim.read_openie`, or the one that holds most known phrases among the
+        first thousand lines.
 
     Raises
     ------
     ValueError
-        When no column holds a known phrase, or ``source`` and ``target`` are one file.
+        When no column holds a known phrase, there is no such column, or ``source`` and ``target`` are one file.
     OSError
         When a file cannot be read or written.
     """
@@ -117,7 +117,7 @@ def apply_map(
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the input itself; name another file for the result")
     with _text(source) as stream:
-        sample = [line.rstrip("\r\n").split("\t") for line in islice(stream, _SAMPLE)]
+        sample = [body.split("\t") for _, body, _ in islice(map(_split, stream), _SAMPLE)]
     place, header = _find(mapping, sample, source, column)
     counts: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
@@ -125,14 +125,12 @@ def apply_map(
 
     def lines() -> Iterator[str]:
         with _text(source) as stream:
-            for line in stream:
+            for mark, body, end in map(_split, stream):
                 counts["lines"] += 1
-                body = line.rstrip("\r\n")
-                end = line[len(body) :]
                 cells = body.split("\t")
                 if header and counts["lines"] == 1:
                     counts["header"] += 1
-                    yield f"{body}\t{_COLUMN}{end}"
+                    yield f"{mark}{body}\t{_COLUMN}{end}"
                     continue
                 if not body.strip():
                     counts["blank"] += 1
@@ -149,9 +147,9 @@ def apply_map(
                     else:
                         counts["rewritten"] += 1
                         cells[place] = canonical
-                        yield "\t".join([*cells, phrase]) + end
+                        yield mark + "\t".join([*cells, phrase]) + end
                         continue
-                yield f"{body}\t{end}"
+                yield f"{mark}{body}\t{end}"
 
     write_lines(target, lines(), errors="surrogateescape")
     numbers = {name: counts[name] for name in ("lines", "rewritten", "kept", "unknown", "bad", "header", "blank")}
@@ -163,7 +161,7 @@ def undo_map(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
-    column: int | None = None,
+    column: int | str | None = None,
 ) -> int:
     """Give back the file that ``apply_map`` was given, to the byte; returns the lines whose phrase was put back.
 
@@ -177,29 +175,43 @@ def undo_map(
     Raises
     ------
     ValueError
-        When a line lacks the column that ``apply_map`` adds.
+        When a line is none that ``apply_map`` wrote by this map: nothing is written then.
     """
     source, target = Path(source), Path(target)
     with _text(source) as stream:
-        sample = [line.rstrip("\r\n").split("\t") for line in islice(stream, _SAMPLE)]
-    place, header = _find(mapping, [row[:-1] for row in sample], source, column)
+        sample = [body.split("\t")[:-1] for _, body, _ in islice(map(_split, stream), _SAMPLE)]
+    place, _ = _find(mapping, sample, source, column)
+    canonical_of = _Lookup(mapping)
     restored = 0
 
     def lines() -> Iterator[str]:
         nonlocal restored
         with _text(source) as stream:
-            for number, line in enumerate(stream, 1):
-                body = line.rstrip("\r\n")
+            for number, (mark, body, end) in enumerate(map(_split, stream), 1):
                 *cells, phrase = body.split("\t")
-                if not cells:
-                    raise ValueError(f"{source}:{number}: no added column; expected a file that apply_map wrote")
-                if phrase and not (header and number == 1):
-                    cells[place] = phrase
-                    restored += 1
-                yield "\t".join(cells) + line[len(body) :]
+                mine = bool(cells)
+                if phrase and not (number == 1 and phrase == _COLUMN):
+                    # What stands there must come from the last cell, or that cell is the file's own.
+                    mine = len(cells) > place and cells[place] == canonical_of(phrase) != phrase
+                    if mine:
+                        cells[place] = phrase
+                        restored += 1
+                if not mine:
+                    raise ValueError(
+                        f"{source}:{number}: the last cell is {phrase[:60]!r}, expected the column that --apply "
+                        "(apply_map) of this map adds; give its result, with the same map and column"
+                    )
+                yield mark + "\t".join(cells) + end
 
     write_lines(target, lines(), errors="surrogateescape")
     return restored
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    """Byte-order mark, text and end of a line; only the first one can have a mark."""
+    mark = _BOM if line.startswith(_BOM) else ""
+    body = line[len(mark) :].rstrip("\r\n")
+    return mark, body, line[len(mark) + len(body) :]
 
 
 def _clean(phrase: str) -> str:
@@ -229,16 +241,26 @@ class _Lookup:
         return self.seen[phrase]
 
 
-def _find(mapping: Mapping[str, str], sample: list[list[str]], source: Path, column: int | None) -> tuple[int, bool]:
+def _find(
+    mapping: Mapping[str, str], sample: list[list[str]], source: Path, column: int | str | None
+) -> tuple[int, bool]:
     """Column of the phrase from 0, and whether the first line is a header."""
-    named = [k for k, cell in enumerate(sample[0] if sample else []) if cell.strip().lower() in _HEADS]
-    header = bool(named) and sample[0][named[0]] not in mapping
+    first = [cell.strip().strip('"') for cell in sample[0]] if sample else []
+    # Three names, as the readers want them: a single cell such as R or P may be an argument.
+    header = names_triple(first)
+    if isinstance(column, str) and not column.isdecimal():
+        if column not in first:
+            raise ValueError(
+                f"{source}: no column {column!r} in the first line ({', '.join(first)[:80]}); name one of its cells, or "
+                "give the column's number with --column (column=)"
+            )
+        return first.index(column), True
     if column is not None:
-        if column < 1:
+        if (place := int(column)) < 1:
             raise ValueError(f"column is {column}, expected 1 or more")
-        return column - 1, header
+        return place - 1, header
     if header:
-        return named[0], True
+        return next(k for k, cell in enumerate(first) if role(cell) == "relation"), True
     # Canonical forms count too: a mapped file must be read like the one it was made from.
     known = {*mapping, *mapping.values()}
     hits: Counter[int] = Counter()
@@ -247,7 +269,7 @@ def _find(mapping: Mapping[str, str], sample: list[list[str]], source: Path, col
     if not hits:
         raise ValueError(
             f"{source}: no column holds a phrase of the map among the first {len(sample):,} lines; expected "
-            "TAB-separated extractions, the phrase's column named with column="
+            "TAB-separated extractions read by this map, or the phrase's column named with --column (column=)"
         )
     return max(hits, key=lambda k: (hits[k], -k)), False
 

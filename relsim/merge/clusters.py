@@ -94,18 +94,30 @@ def complete_linkage(
     for a, b in cannot:
         if unit[a] == unit[b]:
             raise ValueError("linked and held apart", (a, b))
-    apart = {(min(a, b), max(a, b)) for a, b in cannot}
-    known = dict(zip(zip(i.tolist(), j.tolist(), strict=True), p.tolist(), strict=True))
-    linked = p >= threshold
+    value = np.asarray(p, dtype=np.float64)
+    linked = value >= threshold
     rows, columns = unit[i[linked]], unit[j[linked]]
     graph = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
     _, component = sparse.csgraph.connected_components(graph, directed=False)
     label = component[unit]
+    # A pair held apart has probability 0, whatever was known of it: the last word counts.
+    apart = np.array(list(cannot), dtype=np.int64).reshape(-1, 2)
+    first, second = np.concatenate([i, apart[:, 0]]), np.concatenate([j, apart[:, 1]])
+    value = np.concatenate([value, np.zeros(len(apart))])
+    inside = np.flatnonzero(label[first] == label[second])
+    inside = inside[np.argsort(label[first[inside]], kind="stable")]
+    start = np.searchsorted(label[first[inside]], np.arange(int(label.max(initial=-1)) + 2))
+    place = np.zeros(size, dtype=np.int64)
     out = []
     order = np.argsort(label, kind="stable")
     for ids in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
         if len(ids) > 1:
-            out += _inside(ids, unit, known, apart, threshold)
+            pairs = inside[start[label[ids[0]]] : start[label[ids[0]] + 1]]
+            place[ids] = np.arange(len(ids))
+            known = np.eye(len(ids))
+            for one, two in ((first, second), (second, first)):
+                known[place[one[pairs]], place[two[pairs]]] = value[pairs]
+            out += _inside(ids, unit[ids], known, threshold)
     return out
 
 
@@ -121,26 +133,19 @@ def _units(must: Sequence[Link], size: int) -> NDArray[np.int64]:
 
 
 def _inside(
-    ids: NDArray[np.int64], unit: NDArray[np.int64], known: dict[Link, float], apart: set[Link], threshold: float
+    ids: NDArray[np.int64], unit: NDArray[np.int64], p: Float, threshold: float
 ) -> list[tuple[list[int], Float]]:
+    """Cluster ids ``(n,)`` that pairs chain together, given the unit of each and the probabilities among them."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    size = len(ids)
-    p = np.eye(size)
-    for x in range(size):
-        for y in range(x + 1, size):
-            a, b = int(ids[x]), int(ids[y])
-            pair = (min(a, b), max(a, b))
-            found = 0.0 if pair in apart else known.get((a, b), known.get((b, a), 0.0))
-            p[x, y] = p[y, x] = found
-    groups, place = np.unique(unit[ids], return_inverse=True)
-    distance = np.zeros((len(groups), len(groups)))
-    for x in range(len(groups)):
-        for y in range(x + 1, len(groups)):
-            weakest = float(p[np.ix_(place == x, place == y)].min())
-            # Pairs below the threshold are put well beyond the cut, so that rounding cannot pull them in.
-            distance[x, y] = distance[y, x] = 1.0 - weakest if weakest >= threshold else 2.0
+    groups, place = np.unique(unit, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    start = np.searchsorted(place[order], np.arange(len(groups)))
+    weakest = np.minimum.reduceat(np.minimum.reduceat(p[np.ix_(order, order)], start, axis=0), start, axis=1)
+    # Pairs below the threshold are put well beyond the cut, so that rounding cannot pull them in.
+    distance = np.where(weakest >= threshold, 1.0 - weakest, 2.0)
+    np.fill_diagonal(distance, 0.0)
     cut = np.ones(1, dtype=np.int64)
     if len(groups) > 1:
         cut = fcluster(linkage(squareform(distance, checks=False), "complete"), 1.0, criterion="distance")

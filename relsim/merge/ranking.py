@@ -85,6 +85,12 @@ def rank_pairs(
     if review is not None:
         marked = (accepted | rejected)[order]
         decided[marked] = REVIEWED
+    # Said of the comparison shown, or of the other one had it been chosen but for that.
+    held = np.select(
+        [np.where(swap, turned.held[order], straight.held[order]), turned.held[order]],
+        ["too few common facts", "as an inverse: too few common facts"],
+        "",
+    ).astype(object)
     telling = _telling(straight, turned, order, swap)
     by_neural = np.zeros(len(i), dtype=np.bool_)
     if guard.neural is not None:
@@ -105,7 +111,8 @@ def rank_pairs(
     effective = counts.total**2 / np.maximum(np.asarray(counts.fact_square), 1e-300)
     ess = np.minimum(effective[i], effective[j])
     stderr_ab, stderr_ba = bootstrap(counts, i, j, swap, ~by_neural, seed)
-    quantile = np.full(len(i), 1.96)
+    # A KL of counts is biased by more than mentions scatter: no interval around it would hold the relations' divergence.
+    quantile = np.full(len(i), np.nan)
     if guard.neural is not None:
         rows = np.flatnonzero(by_neural)
         wide = neural_spread(guard.neural, i[rows], j[rows])
@@ -141,7 +148,7 @@ def rank_pairs(
     details = {
         "contradiction": telling["verdict"], "agreement_low": telling["low"], "agreement_high": telling["high"],
         "agreement_of_halves": telling["halves"], "shared_arguments": telling["shared"],
-        "tail_entropy": entropy, "tail_lift": lift, "degenerate": flag,
+        "tail_entropy": entropy, "tail_lift": lift, "degenerate": flag, "held": held,
     }  # fmt: skip
     scores = {name: _score(measure, counts, i, j, swap) for name, measure in baselines.MEASURES.items()}
     return Ranked(PairTable(dict(zip(COLUMNS, values, strict=True))), scores, details, threshold)

@@ -19,7 +19,7 @@ from relsim.facts import Facts
 from relsim.ingest.report import IngestReport
 from relsim.kl.result import RelationSimilarity
 from relsim.merge.clusters import Cluster, cluster_id
-from relsim.merge.tables import PairTable, write_tsv
+from relsim.merge.tables import PairTable, write_columns, write_tsv
 
 __all__ = ["COLUMNS", "KINDS", "RedundancyResult"]
 
@@ -46,9 +46,10 @@ class RedundancyResult:
         One row a kept pair, highest ``p_redundant`` first. ``kind`` says how a relates to b (narrower: a is the
         narrower one). ``p_redundant``: probability that they mean the same, for kind inverse that a means b with its
         arguments exchanged; all numbers of such a row are of that comparison. ``kl_ab``, ``kl_ba`` in nats;
-        ``similarity = exp(-max)``; ``stderr``, ``ci_low``, ``ci_high`` (95 %) of the larger one; ``ess`` the smaller
-        effective number of heads (neural) or mentions (counts); ``agreement``: how often the tails agree on shared
-        heads, NaN without any. ``decided_by`` names the measure that gave ``p_redundant``.
+        ``similarity = exp(-max)``; ``stderr`` of the larger one: of its sampling (neural), or the deviation over resampled
+        mentions (counts); ``ci_low``, ``ci_high`` its 95 % interval, neural only; ``ess`` the smaller effective number of
+        heads (neural) or mentions (counts); ``agreement``: how often the tails agree on shared heads, NaN without any.
+        ``decided_by`` names the measure that gave ``p_redundant``.
     clusters
         Groups of equivalent phrases, largest first.
     not_enough_evidence
@@ -59,7 +60,8 @@ class RedundancyResult:
         More columns for every row of ``pairs``: ``contradiction`` (contradicted, agrees, not enough evidence, off), the
         interval of ``agreement`` and the rate of two samples of one relation beside it (``agreement_of_halves``), the
         ``shared_arguments`` behind it; ``tail_entropy`` in nats, ``tail_lift`` (agreement over that of chance), and
-        ``degenerate``: the second arguments are too few for agreement to mean anything.
+        ``degenerate``: the second arguments are too few for agreement to mean anything; ``held``: where words gave a
+        higher probability, of the pair or of its inverse, which was held down for want of common facts.
     threshold
         Probability from which a pair is called redundant.
     pairs_examined
@@ -159,13 +161,11 @@ class RedundancyResult:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        names = [*self.details, *(f"baseline_{name}" for name in self.baselines)]
-        more = [*self.details.values(), *self.baselines.values()]
-        columns = [*(self.pairs[name].tolist() for name in COLUMNS), *(values.tolist() for values in more)]
+        columns = {name: self.pairs[name] for name in COLUMNS} | dict(self.details)
+        columns |= {f"baseline_{name}": values for name, values in self.baselines.items()}
         # An empty column to mark pairs in, for ``read_review``.
-        write_tsv(
-            target / "pairs.tsv", [*COLUMNS, *names, "review"], ((*row, "") for row in zip(*columns, strict=True))
-        )
+        columns["review"] = np.full(len(self.pairs), "", dtype=object)
+        write_columns(target / "pairs.tsv", columns)
         write_tsv(
             target / "clusters.tsv",
             ["cluster", "canonical", "phrase", "mentions", "p_redundant", "weakest_pair"],

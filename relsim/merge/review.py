@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relsim.evidence.counts import Float
-from relsim.merge.tables import plain
+from relsim.merge.tables import plain, read_tsv
 
 __all__ = ["REVIEWED", "Review", "read_review"]
 
@@ -58,6 +56,18 @@ class Review:
             (number[a], number[b])
             for (a, b), found in self.marks.items()
             if found is mark and a in number and b in number
+        ]
+
+    def unknown(self, relations: Sequence[str]) -> list[str]:
+        """Warning about marks on phrases that were not compared, if there are any."""
+        known = set(relations)
+        lost = [pair for pair in self.marks if not known.issuperset(pair)]
+        if not lost:
+            return []
+        phrase = next(phrase for phrase in lost[0] if phrase not in known)
+        return [
+            f"{len(lost):,} of {len(self.marks):,} marks of {self.source} change nothing: they name phrases that were not "
+            f"compared, such as {phrase!r}; mark pairs.tsv of a run on the same files with the same options"
         ]
 
     def recalibration(
@@ -113,23 +123,20 @@ def read_review(path: str | os.PathLike[str]) -> Review:
         When the file cannot be read.
     """
     marks: dict[tuple[str, str], bool] = {}
-    with Path(path).open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = rows.fieldnames or []
-        column = next((name for name in ("review", "mark", "accept") if name in header), None)
-        missing = [name for name in ("rel_a", "rel_b") if name not in header]
-        if missing or column is None:
-            raise ValueError(
-                f"{path}: expected TAB columns rel_a, rel_b and review, got {', '.join(header) or 'nothing'}; add a "
-                "column review to pairs.tsv and write accept or reject in it"
-            )
-        for number, row in enumerate(rows, 2):
-            word = (row[column] or "").strip().lstrip("'").lower()
-            if not word:
-                continue
-            if word not in _YES | _NO:
-                raise ValueError(f"{path}:{number}: mark {word!r}, expected accept or reject, or nothing")
-            a, b = sorted((plain(row["rel_a"] or ""), plain(row["rel_b"] or "")))
-            if marks.setdefault((a, b), word in _YES) is not (word in _YES):
-                raise ValueError(f"{path}:{number}: {a!r} and {b!r} are marked accept in one row and reject in another")
+    header, rows = read_tsv(path)
+    column = next((name for name in ("review", "mark", "accept") if name in header), None)
+    if column is None or not {"rel_a", "rel_b"} <= set(header):
+        raise ValueError(
+            f"{path}: expected TAB columns rel_a, rel_b and review, got {', '.join(header) or 'nothing'}; add a "
+            "column review to pairs.tsv and write accept or reject in it"
+        )
+    for number, row in enumerate(rows, 2):
+        word = row.get(column, "").strip().lstrip("'").lower()
+        if not word:
+            continue
+        if word not in _YES | _NO:
+            raise ValueError(f"{path}:{number}: mark {word!r}, expected accept or reject, or nothing")
+        a, b = sorted((plain(row.get("rel_a", "")), plain(row.get("rel_b", ""))))
+        if marks.setdefault((a, b), word in _YES) is not (word in _YES):
+            raise ValueError(f"{path}:{number}: {a!r} and {b!r} are marked accept in one row and reject in another")
     return Review(marks, str(path))

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PairTable", "cell", "plain", "write_lines", "write_tsv"]
+__all__ = ["PairTable", "cell", "plain", "read_tsv", "write_columns", "write_lines", "write_tsv"]
+
+# Text that a spreadsheet runs; apostrophes before it count, so that the one added can be told from the text's own.
+_RUN = re.compile(r"'*\s*[=+\-@]")
+_ODD = re.compile(r"[\\\t\n\r]")
+_ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class PairTable:
@@ -79,8 +84,8 @@ def cell(value: Any) -> str:
         return "" if value != value else f"{value:.6g}"
     if not isinstance(value, str):
         return str(value)
-    text = value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return "'" + text if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    text = value.translate(_ESCAPED) if _ODD.search(value) else value
+    return "'" + text if _RUN.match(text) else text
 
 
 _ESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
@@ -94,9 +99,48 @@ def plain(text: str) -> str:
     >>> plain("'=1+1"), plain("a\\tb")
     ('=1+1', 'a\tb')
     """
-    if text.startswith("'") and text[1:].lstrip().startswith(("=", "+", "-", "@")):
+    if text.startswith("'") and _RUN.match(text, 1):
         text = text[1:]
     return re.sub(r"\\([\\tnr])", lambda found: _ESCAPES[found.group(1)], text)
+
+
+def read_tsv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a TSV that :func:`write_tsv` wrote, also after an editor or a spreadsheet saved it.
+
+    A byte-order mark is skipped. Spreadsheets put cells in quotes, all of them (the header too), or those that hold a
+    quote or a comma: such quotes are taken off. Cells keep their escapes, for :func:`plain`; a short row lacks the rest.
+
+    Raises
+    ------
+    ValueError
+        For text that is not UTF-8.
+    OSError
+        When the file cannot be read.
+    """
+    data = Path(path).read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path}: UTF-16 text, expected UTF-8; save it as UTF-8 with a TAB between the cells")
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        at = 1 + data.count(b"\n", 0, error.start)
+        raise ValueError(f"{path}:{at}: not UTF-8; save it as UTF-8 with a TAB between the cells") from None
+    rows = [line.rstrip("\r").split("\t") for line in lines if line.rstrip("\r")]
+    header = rows[0] if rows else []
+    everywhere = all(map(_QUOTED.fullmatch, header))
+    names = [_unquoted(name, everywhere) for name in header]
+    return names, [dict(zip(names, (_unquoted(text, everywhere) for text in row), strict=False)) for row in rows[1:]]
+
+
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+
+
+def _unquoted(text: str, everywhere: bool) -> str:
+    found = _QUOTED.fullmatch(text)
+    # Without a reason to quote it, a quoted cell is a phrase that has quotes.
+    if found and (everywhere or '""' in found[1] or "," in found[1]):
+        return found[1].replace('""', '"')
+    return text
 
 
 def write_tsv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -108,6 +152,19 @@ def write_tsv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         When the folder cannot be written; the old file, if any, is untouched.
     """
     write_lines(path, ("\t".join(row) + "\n" for row in chain([header], (map(cell, row) for row in rows))))
+
+
+def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write columns of equal length as :func:`write_tsv` writes rows, each different text made a cell once."""
+    texts = []
+    for values in columns.values():
+        plain_values = values.tolist()
+        if values.dtype.kind == "f":
+            texts.append(list(map(cell, plain_values)))
+        else:
+            known = {value: cell(value) for value in set(plain_values)}
+            texts.append([known[value] for value in plain_values])
+    write_lines(path, ("\t".join(row) + "\n" for row in chain([columns], zip(*texts, strict=True))))
 
 
 def write_lines(path: Path, lines: Iterable[str], *, errors: str = "strict") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Sequence
 
 from relsim.phrases.verbs import (
     ADVERBS_OF_DEGREE,
@@ -17,7 +18,7 @@ from relsim.phrases.verbs import (
     word_set,
 )
 
-__all__ = ["RULES", "argument_key", "relation_key"]
+__all__ = ["RULES", "argument_key", "denials", "progressive", "relation_key", "split_words"]
 
 RULES = (
     "phrases by Unicode NFKC, case, determiners and tense (perfect, progressive, future; do in negations), with passive "
@@ -28,6 +29,11 @@ _QUOTES = str.maketrans("\u2018\u2019\u02bc\u201c\u201d\u2013\u2014", "'''\"\"--
 _EDGE = "\"'`,;:()[]{}"
 _CONTRACTION = re.compile(r"(?<=\w)(?=n't\b)|(?<=\w)(?='(?:ve|ll|re|m|d|s)\b)")
 _WHOLE = {"ca": "can", "wo": "will", "sha": "will", "shall": "will", "'ll": "will", "cannot": "can not", "n't": "not"}
+# Contractions that lost their apostrophe.
+_WHOLE |= {
+    f"{verb}nt": f"{_WHOLE.get(verb, verb)} not"
+    for verb in word_set("are ca could did do does had has have is should was were wo would")
+}
 _BASE_IN_EED = word_set("exceed proceed succeed need feed seed speed heed breed bleed weed")
 _SHORT = re.compile(r"[^aeiou]*[aeiouy][^aeiouywx]")
 _VOWEL = re.compile(r"[aeiouy]+")
@@ -50,29 +56,39 @@ def relation_key(phrase: str, *, lemmatised: bool = False) -> str:
     lemmatised
         The phrase holds lemmas already, so "found" is not a form of "find": verbs are left as they are.
     """
-    text = unicodedata.normalize("NFKC", phrase).translate(_QUOTES).lower()
-    words = [
-        part
-        for word in _CONTRACTION.sub(" ", text).split()
-        for part in _WHOLE.get(word, word if word in _CLITICS else word.strip(_EDGE)).split()
-    ]
-    words = [word for word in words if any(map(str.isalnum, word))]
-    words, negative = _polarity(words)
+    words = split_words(phrase)
+    places = denials(words)
+    negative = len(places) % 2 == 1
+    words = [word for place, word in enumerate(words) if place not in places]
     if not lemmatised:
         words = _tense(words, negative)
     words = [word for word in words if word not in DETERMINERS] or words
-    return " ".join(["not", *words] if negative else words) or " ".join(text.split())
+    return " ".join(["not", *words] if negative else words) or " ".join(_plain(phrase).split())
 
 
-def _polarity(words: list[str]) -> tuple[list[str], bool]:
-    """Take "not" out of the words; an odd number of them negates. "not only" asserts and stays."""
-    kept, count = [], 0
-    for place, word in enumerate(words):
-        if word == "not" and "".join(words[place + 1 : place + 2]) not in ADVERBS_OF_DEGREE:
-            count += 1
-        else:
-            kept.append(word)
-    return kept, count % 2 == 1
+def _plain(phrase: str) -> str:
+    return unicodedata.normalize("NFKC", phrase).translate(_QUOTES).lower()
+
+
+def split_words(phrase: str) -> list[str]:
+    """Lower-case words of a phrase, contractions taken apart ("can't" and "cant" are can, not), outer punctuation off."""
+    parts = [
+        part
+        for word in _CONTRACTION.sub(" ", _plain(phrase)).split()
+        for part in _WHOLE.get(word, word if word in _CLITICS else word.strip(_EDGE)).split()
+    ]
+    return [word for word in parts if any(map(str.isalnum, word))]
+
+
+def denials(words: Sequence[str], denying: Collection[str] = ("not",)) -> list[int]:
+    """Places of the words that deny; an odd number of them negates a phrase. "not only" asserts, "no 1" is a number."""
+    return [
+        place
+        for place, word in enumerate(words)
+        if word in denying
+        and (after := "".join(words[place + 1 : place + 2])) not in ADVERBS_OF_DEGREE
+        and not (word == "no" and after[:1].isdigit())
+    ]
 
 
 def _tense(words: list[str], negative: bool) -> list[str]:
@@ -83,7 +99,7 @@ def _tense(words: list[str], negative: bool) -> list[str]:
         word, following = words[place], words[place + 1]
         if word == "will" or (word in HAVE and _participle(following)) or (word in DO and negative):
             place += 1
-        elif word in BE and _progressive(following):
+        elif word in BE and progressive(following):
             place += 1
             if following == "being":
                 out.append("be")
@@ -109,7 +125,8 @@ def _participle(word: str) -> bool:
     return word in _PARTICIPLE or word in BE or (len(word) > 3 and word.endswith("ed") and word not in _BASE_IN_EED)
 
 
-def _progressive(word: str) -> bool:
+def progressive(word: str) -> bool:
+    """Whether a word is a verb in -ing, and not an adjective or preposition of that ending (following, including)."""
     return word.endswith("ing") and word not in NOT_PROGRESSIVE and verb_base(word) != word
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["negated", "stem", "token_matrix", "tokens", "voice"]
+from relsim.phrases.normalise import denials, progressive, split_words
+from relsim.phrases.verbs import PREPOSITIONS
 
-_NEGATION = frozenset(("not", "never", "no", "cannot", "neither", "nor", "without", "hardly"))
+__all__ = ["content", "negated", "stem", "token_matrix", "tokens", "voice"]
+
+_NEGATION = frozenset(("not", "never", "no", "neither", "nor", "without", "hardly"))
 _WORD = re.compile(r"[^\W_]+(?:'t\b)?|'s", re.UNICODE)
 # Forms that carry tense and voice, not meaning. Negation is never stripped: "be not" must not meet "be".
 _AUXILIARY = frozenset(
@@ -22,6 +25,7 @@ _AUXILIARY = frozenset(
 )
 _PASSIVE = frozenset(("be", "am", "is", "are", "was", "were", "been", "being", "get", "gets", "got"))
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_JOINT = re.compile(r"[_/]")
 
 
 def stem(word: str) -> str:
@@ -44,6 +48,9 @@ def stem(word: str) -> str:
     return word.removesuffix("e") if len(word) > 3 else word
 
 
+_LINKS = frozenset(map(stem, PREPOSITIONS))
+
+
 def tokens(phrase: str) -> list[str]:
     """Lower-case stems of a phrase without auxiliaries and articles; all of its words if nothing else is left.
 
@@ -56,24 +63,38 @@ def tokens(phrase: str) -> list[str]:
 
 
 def negated(phrase: str) -> bool:
-    """Whether a phrase holds an odd number of English negations, as in "is not" or "has never been"."""
-    words = [word.lower() for word in _WORD.findall(phrase.replace("’", "'"))]
-    return bool(sum(word in _NEGATION or word.endswith("n't") for word in words) % 2 == 1)
+    """Whether a phrase holds an odd number of English negations, as in "is not" or "has never been".
+
+    What denies, and what does not ("not only", "no 1"), is said by :func:`relsim.phrases.normalise.denials`.
+    """
+    return len(denials(split_words(_JOINT.sub(" ", phrase)), _NEGATION)) % 2 == 1
 
 
-def voice(phrase: str) -> tuple[tuple[str, ...], bool]:
-    """Stems of a phrase without a final "by", and whether it is a passive: a form of be or get, and "by" at the end.
+def voice(phrase: str) -> tuple[tuple[str, ...], str]:
+    """Stems of a phrase without a final "by", and its voice.
 
-    Two phrases with equal stems of which one is a passive say the same with their arguments exchanged.
+    "passive": a form of be or get, and "by" at the end; with an active of equal stems it says the same, the arguments
+    exchanged. "no agent": a form of be or get and no preposition at the end, such as "was used", which may be a passive
+    whose agent is not named, and then is no form of "used". "active": any other, "is walking by" too.
 
     Examples
     --------
-    >>> voice("own"), voice("was owned by")
-    ((('own',), False), (('own',), True))
+    >>> voice("own"), voice("was owned by"), voice("was owned")
+    ((('own',), 'active'), (('own',), 'passive'), (('own',), 'no agent'))
     """
     words = [word.lower() for word in _WORD.findall(phrase)]
-    passive = len(words) > 2 and words[-1] == "by" and not _PASSIVE.isdisjoint(words)
-    return tuple(sorted(tokens(" ".join(words[:-1] if passive else words)))), passive
+    found = "active"
+    if not _PASSIVE.isdisjoint(words) and not any(word != "being" and progressive(word) for word in words):
+        if len(words) > 2 and words[-1] == "by":
+            found = "passive"
+        elif words[-1] not in PREPOSITIONS:
+            found = "no agent"
+    return tuple(sorted(tokens(" ".join(words[:-1] if found == "passive" else words)))), found
+
+
+def content(phrase: str) -> frozenset[str]:
+    """Stems of a phrase that are no prepositions: what two phrases can have in common that says something."""
+    return frozenset(tokens(phrase)) - _LINKS
 
 
 def token_matrix(phrases: Sequence[str]) -> Any:

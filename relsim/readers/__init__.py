@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 
-from relsim.ingest.report import IngestError
+from relsim.ingest.report import IngestError, Unrecognised
 from relsim.readers import clausie, ntriples, opiec, parquet, props, reverb
 from relsim.readers.base import Reader, Sample
 from relsim.readers.brackets import OLLIE, OPENIE6
@@ -13,6 +13,7 @@ from relsim.readers.columns import CORENLP, CSV, TSV, names_triple
 from relsim.readers.gold import CARB, OIE2016, TABBED
 from relsim.readers.ids import CUVA, OPENKE
 from relsim.readers.json import CESI, COMBO
+from relsim.readers.jsontriples import READER as JSON
 from relsim.readers.openie5 import OPENIE4, OPENIE5
 
 __all__ = ["READERS", "check_format", "detect"]
@@ -29,6 +30,7 @@ READERS: dict[str, Reader] = {
     "opiec": opiec.READER,
     "cesi": CESI,
     "combo": COMBO,
+    "json": JSON,
     "cuva": CUVA,
     "carb": CARB,
     "oie2016": OIE2016,
@@ -56,8 +58,10 @@ def detect(sample: Sample) -> tuple[str, str]:
 
     Raises
     ------
+    Unrecognised
+        If none fits.
     IngestError
-        If none fits, or several.
+        If several do.
     """
     headed = bool(sample.lines) and any(names_triple(sample.lines[0].split(mark)) for mark in "\t,")
     special = {} if headed else {name: reader for name, reader in READERS.items() if name not in _GENERAL}
@@ -72,8 +76,9 @@ def detect(sample: Sample) -> tuple[str, str]:
     commas = Counter(line.count(",") + 1 for line in sample.lines).most_common(1)[0]
     seen = f"{tabs[1]} of {size} lines have {tabs[0]} TAB columns, {commas[1]} have {commas[0]} by comma"
     if first.lstrip().startswith("["):
-        seen = "it begins with '[': a JSON list, expected one object a line or the fields of ComBO"
-    raise IngestError(
+        seen = "it begins with '[': a JSON list whose first element is no triple and has no fields of ComBO"
+    error = IngestError if fits else Unrecognised
+    raise error(
         f"{sample.path}: looks like {what}: {seen}; first line {first[:80]!r}. "
         f"Choose with --format {'|'.join(READERS)} (format=), and --columns (columns=) for other tsv or csv orders"
     )

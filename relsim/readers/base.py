@@ -20,13 +20,14 @@ __all__ = [
     "Options",
     "Reader",
     "Sample",
-    "all_names",
     "is_integer",
     "is_number",
 ]
 
-Level = Literal["text", "lemma", "names"]
-"""What :mod:`relsim.phrases.normalise` may do: phrases as written, phrases of lemmas, or names left as they are."""
+Level = Literal["text", "lemma", "names", "any"]
+"""What :mod:`relsim.phrases.normalise` may do: phrases as written, phrases of lemmas, or names left as they are.
+
+"any": names if no relation of the input has white space, else phrases as written."""
 Lines = Iterable[tuple[int, str]]
 """Number and text of every line of a file that is not blank."""
 
@@ -137,7 +138,7 @@ class Reader:
     level
         For ``rows`` and ``records``: what normalisation may do.
     confidence
-        For ``rows`` and ``records``: whether extractions carry a confidence.
+        For ``rows`` and ``records``: whether extractions carry a confidence; a function of the path if files differ.
     """
 
     description: str
@@ -146,7 +147,7 @@ class Reader:
     rows: Callable[[Lines, Path], Iterator[Item]] | None = None
     records: Callable[[Path], Iterator[Item]] | None = None
     level: Level = "text"
-    confidence: bool = True
+    confidence: bool | Callable[[Path], bool] = True
 
 
 def is_number(text: str) -> bool:
@@ -160,8 +161,3 @@ def is_number(text: str) -> bool:
 def is_integer(text: str) -> bool:
     """Whether a cell holds digits only."""
     return text.strip().isascii() and text.strip().isdigit()
-
-
-def all_names(relations: Iterable[str]) -> bool:
-    """Whether relations look like names of a knowledge base: no white space in any of them."""
-    return not any(len(relation.split()) > 1 for relation in relations)

@@ -11,10 +11,11 @@ from relsim.readers.base import Argument, Aside, Extraction, Item, Lines, Reader
 __all__ = ["OLLIE", "OPENIE6"]
 
 _EXTRACTION = re.compile(
-    r"\s*(?P<confidence>\d*\.?\d+(?:[eE][-+]?\d+)?):?\s+(?:(?P<context>[^\t]*?):)?\((?P<parts>.*)\)\s*"
+    r"\s*(?P<confidence>-?\d*\.?\d+(?:[eE][-+]?\d+)?):?\s+(?:(?P<context>[^\t]*?):)?\((?P<parts>.*)\)\s*"
     r"(?P<extra>(?:\[[^\]]*\]\s*)*)$"
 )
-_BEGINS = re.compile(r"\s*\d*\.\d+(?:[eE][-+]?\d+)?:?\s+\(")
+# A whole number needs its colon: sentences begin with numbers too.
+_BEGINS = re.compile(r"\s*-?(?:\d*\.\d+(?:[eE][-+]?\d+)?:?|\d+:)\s+\(")
 _OLLIE = re.compile(r"\)\[(?:enabler|attrib)=|^No extractions found")
 _KIND = {"T:": "time", "L:": "place"}
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from relsim.ingest.report import IngestError
-from relsim.readers.base import Layout, Options, Reader, Sample, all_names, is_integer, is_number
+from relsim.readers.base import Layout, Options, Reader, Sample, is_integer, is_number
 
 __all__ = ["CORENLP", "CSV", "ROLES", "TSV", "names_triple", "role"]
 
@@ -25,10 +25,10 @@ ROLES = {
 _ROLE = {name: key for key, names in ROLES.items() for name in names.split()}
 _TRIPLE = ("head", "relation", "tail")
 _TSV_CELLS = "string_split(line, chr(9))"
-_CSV_CELL = '("(?:[^"]|"")*"|[^,"]*)'
+_CSV_CELL = '( *"(?:[^"]|"")*" *|[^,"]*)'
 _CSV_CELLS = (
     f"CASE WHEN regexp_full_match(',' || line, '(?:,{_CSV_CELL})+') THEN "
-    f"[CASE WHEN x LIKE '\"%' THEN replace(x[2:len(x) - 1], '\"\"', '\"') ELSE x END "
+    f"[CASE WHEN trim(x) LIKE '\"%' THEN replace(trim(x)[2:len(trim(x)) - 1], '\"\"', '\"') ELSE x END "
     f"for x in regexp_extract_all(',' || line, ',{_CSV_CELL}', 1)] END"
 )
 
@@ -39,7 +39,7 @@ def role(name: str) -> str | None:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return line.split("\t") if delimiter == "\t" else next(csv.reader([line]), [])
+    return line.split("\t") if delimiter == "\t" else next(csv.reader([line], skipinitialspace=True), [])
 
 
 def names_triple(cells: Sequence[str]) -> bool:
@@ -81,11 +81,9 @@ def _delimited(name: str, delimiter: str) -> Callable[[Sample, Options], Layout]
             raise IngestError(f"columns {list(given or roles)} name no {' and no '.join(missing)} column")
         kind = next((key for key in ("confidence", "count", "number") if key in place), None)
         shown = ", ".join(key or "-" for key in roles).replace("number", "confidence or count")
-        names = all_names(row[place["relation"] - 1] for row in rows if len(row) == width)
         unbalanced = "WHEN f IS NULL THEN 'a quoted cell does not end on its line' " if delimiter == "," else ""
         return Layout(
-            description=f"{name} ({shown}{', header' if header else ''}"
-            f"{'; relations are single words: names, not normalised' if names and options.normalise else ''})",
+            description=f"{name} ({shown}{', header' if header else ''})",
             cells=_TSV_CELLS if delimiter == "\t" else _CSV_CELLS,
             shape=f"CASE {unbalanced}WHEN len(f) <> {width} THEN printf('%d columns, expected {width}', len(f)) END",
             **{key: f"f[{place[key]}]" for key in _TRIPLE},
@@ -93,7 +91,7 @@ def _delimited(name: str, delimiter: str) -> Callable[[Sample, Options], Layout]
             weight_kind=None if kind == "number" else kind,
             header=header,
             escapes=delimiter == ",",
-            level="names" if names else "text",
+            level="any",
         )
 
     return layout

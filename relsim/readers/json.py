@@ -11,7 +11,7 @@ from relsim.ingest.report import IngestError
 from relsim.ingest.textfiles import text_chunks
 from relsim.readers.base import Argument, Aside, Extraction, Item, Layout, Options, Reader, Sample
 
-__all__ = ["CESI", "COMBO"]
+__all__ = ["CESI", "COMBO", "objects"]
 
 _LONGEST = 64 << 20
 

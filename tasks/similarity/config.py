@@ -60,9 +60,11 @@ class SimilarityConfig:
         name of a data set, or a folder with train, valid and test triples (head, relation, tail); the training triples
         are used
     suite
-        which known answer is planted: disjoint, overlapping, capped-10, capped-50, capped-200, biased, kinds; or none
+        which known answer is planted: disjoint, overlapping, capped-10, capped-50, capped-200, biased, kinds; or none, which
+        writes the similarity of the relations as they are, similarity/pairs.tsv in the folder of the run
     held_out
-        share of each relation's facts kept from training, half of it for validation and half for the test
+        share of each relation's facts kept from training, half of it for validation and half for the test; the default
+        grows where it leaves none
     negatives
         entities drawn for a sampled normaliser, or 0 for the exact one; by default exact up to 4000 entities, else 2000
     heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ from tasks.errors import UsageError
 from .config import SimilarityConfig
 from .judge import judge
 from .model import make_distribution
+from .table import write_similarity
 
 __all__ = ["RelationSimilarityTask", "graph_facts"]
+
+_MOST_HELD_OUT = 0.5
 
 
 def graph_facts(graph: KnowledgeGraph) -> Facts:
@@ -48,6 +52,24 @@ class RelationSimilarityTask:
     def __init__(self, config: SimilarityConfig) -> None:
         self.config = config
         self._made: tuple[str, Suite | None, dict[str, Facts], FactBatches] | None = None
+        self._held_out = config.held_out
+
+    @property
+    def exports(self) -> str | None:
+        """Name of the folder in that of the run that holds the similarities, where no suite judges them."""
+        return "similarity" if self.config.suite == "none" else None
+
+    def export(self, model: nn.Module, data: KnowledgeGraph, folder: Path) -> None:
+        """Fill the folder with ``pairs.tsv``, the similarity of all pairs of relations under the best model."""
+        assert isinstance(model, FactDistribution)
+        found = similarity(model, heads=self.config.heads, seed=self.config.seed)
+        write_similarity(found, data.relations, folder / "pairs.tsv")
+
+    def remarks(self, model: nn.Module) -> list[str]:
+        """Say where more was held out than asked for."""
+        if self._held_out == self.config.held_out:
+            return []
+        return [f"--held_out {self.config.held_out} leaves no fact to evaluate on: {self._held_out} was held out"]
 
     def prepare(self, data: KnowledgeGraph) -> tuple[Suite | None, dict[str, Facts], FactBatches]:
         """Suite, facts by split, and batches of a graph; made once for each content."""
@@ -57,14 +79,27 @@ class RelationSimilarityTask:
             try:
                 suite = None if config.suite == "none" else make_suite(config.suite, source, seed=config.seed)
             except ValueError as error:
-                raise UsageError(f"--suite {config.suite} on {data.name}: {error}") from None
-            train, held = (source if suite is None else suite.facts).split(config.held_out, seed=config.seed)
-            valid, test = held.split(0.5, seed=config.seed)
+                raise UsageError(
+                    f"--suite {config.suite} on {data.name}: {error}; capped-10 is content with the fewest, none with any"
+                ) from None
+            facts = source if suite is None else suite.facts
+            train, valid, test = self._split(facts)
             if not len(valid) or not len(test):
                 raise UsageError(f"--held_out {config.held_out} leaves no fact to evaluate on in {data.name}: raise it")
             batches = FactBatches(train, batch_size=config.train.batch_size, negatives=config.negatives)
             self._made = data.sha256, suite, {"train": train, "valid": valid, "test": test}, batches
         return self._made[1:]
+
+    def _split(self, facts: Facts) -> tuple[Facts, Facts, Facts]:
+        """Facts to train on, for validation and for the test; the default share grows until it leaves some of each."""
+        while True:
+            train, held = facts.split(self._held_out, seed=self.config.seed)
+            valid, test = held.split(0.5, seed=self.config.seed)
+            enough = len(valid) and len(test)
+            # A share that was asked for is kept, and refused where it does not do.
+            if enough or self.config.held_out != SimilarityConfig.held_out or self._held_out >= _MOST_HELD_OUT:
+                return train, valid, test
+            self._held_out = min(2 * self._held_out, _MOST_HELD_OUT)
 
     def build(self, config: SimilarityConfig, data: KnowledgeGraph) -> FactDistribution:
         """Make the distribution."""

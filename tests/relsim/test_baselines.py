@@ -227,7 +227,12 @@ def test_short_words_are_not_stripped_bare() -> None:
 
 @pytest.mark.parametrize(
     ("phrase", "denied"),
-    [("is", False), ("is not", True), ("isn't", True), ("isn’t", True), ("is never not", False), ("noted", False)],
+    [
+        *(("is", False), ("is not", True), ("isn't", True), ("isn’t", True), ("is never not", False), ("noted", False)),
+        *(("is not only in", False), ("is not just", False), ("is ranked No. 1 in", False), ("is no 1 in", False)),
+        *(("is no longer in", True), ("didnt join", True), ("cant win", True), ("Cannot win", True)),
+        ("/x/not_in", True),
+    ],
 )
 def test_negation(phrase: str, denied: bool) -> None:
     assert negated(phrase) is denied

@@ -155,6 +155,15 @@ def test_frames_of_every_library_by_their_usual_names(library: str, names: tuple
     assert named(Facts.from_frame(frame, count="id")) == named(Facts.from_triples(TRIPLES, counts=[1, 2, 3, 4]))
 
 
+def test_a_column_of_counts_is_found_by_its_usual_name() -> None:
+    table = dict(zip(("subject", "predicate", "object"), map(list, zip(*TRIPLES, strict=True)), strict=True))
+    for name in ("count", "freq", "Times"):
+        counted = Facts.from_frame(table | {name: [1, 2, 3, 4]})
+        assert named(counted) == named(Facts.from_triples(TRIPLES, counts=[1, 2, 3, 4]))
+    # A weight may be anything.
+    assert named(Facts.from_frame(table | {"weight": [1, 2, 3, 4]})) == named(Facts.from_triples(TRIPLES))
+
+
 def test_missing_values_of_every_library_are_named() -> None:
     broken = {"arg1": ["a", None], "rel": ["r", "r"], "arg2": ["b", "c"]}
     for library in ("pandas", "polars"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 
@@ -204,3 +205,10 @@ def test_bad_models_are_refused(model: FactDistribution, exact: RelationSimilari
         exact.interval(95.0)
     with pytest.raises(ValueError, match="expected 'kl' or 'max'"):
         exact.interval(of="similarity")
+
+
+def test_sizes_that_are_no_whole_numbers_are_refused() -> None:
+    model = FactDistribution(5, 2, dim=3)
+    for name in ("heads", "tails", "samples"):
+        with pytest.raises(TypeError, match=f"{name} is 2.5, expected a whole number"):
+            inspect.unwrap(similarity)(model, **{name: 2.5})  # without the checks of the tests

@@ -18,6 +18,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows += [(f"city {i}", "lies in", f"land {i % 5}") for i in range(20)]
     path = tmp_path / "extractions.tsv"
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    for name, phrase in (("map", "wrote"), ("other", "hummed")):
+        (tmp_path / f"{name}.tsv").write_text(f"phrase\tcanonical\nsang\t{phrase}\n", encoding="utf-8")
     return path
 
 
@@ -64,6 +66,10 @@ def test_a_run_is_reviewed_applied_and_taken_back(source: Path, capsys: pytest.C
         (["--apply", "nowhere.tsv"], "no such file: nowhere.tsv"),
         (["--apply", "extractions.tsv"], "expected columns phrase and canonical"),
         (["--apply", "a.tsv", "--undo", "b.tsv"], "expected one of them"),
+        (["--apply", "map.tsv", "--column", "verb"], "no column 'verb' in the first line"),
+        (["--apply", "other.tsv"], "the phrase's column named with --column"),
+        (["--undo", "map.tsv"], "extractions.tsv:1: the last cell is 'book 0'"),
+        (["--column", "2"], "--column goes with --apply and --undo"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -73,6 +79,11 @@ def test_a_mistake_is_one_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_map_is_applied_to_files_not_to_folders(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["redundancy", "--apply", "map.tsv", str(source.parent)]) == 2
+    assert "is a folder, expected TAB-separated files; name them" in capsys.readouterr().err
 
 
 def test_the_packaged_encoder_puts_like_texts_together() -> None:

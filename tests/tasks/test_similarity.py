@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -86,6 +87,30 @@ def test_without_a_suite_the_likelihood_is_all_there_is(blocks: Path, tmp_path: 
     assert set(result.metrics["test"]) == {"nll", "nll_head", "nll_tail"}
 
 
+def test_without_a_suite_the_similarities_are_exported(blocks: Path, tmp_path: Path) -> None:
+    run(blocks, tmp_path / "none", suite="none")
+    with (tmp_path / "none/similarity/pairs.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert list(rows[0]) == ["relation_a", "relation_b", "kl_ab", "kl_ba", "similarity", "stderr", "ci_low", "ci_high"]
+    assert len(rows) == 4 * 3 // 2
+    worst = [max(float(row["kl_ab"]), float(row["kl_ba"])) for row in rows]
+    assert worst == sorted(worst)
+    np.testing.assert_allclose([float(row["similarity"]) for row in rows], np.exp(-np.array(worst)), rtol=1e-4)
+    assert all(float(row["ci_low"]) <= kl <= float(row["ci_high"]) for row, kl in zip(rows, worst, strict=True))
+    run(blocks, tmp_path / "suite", train=TRAIN | {"epochs": 1})
+    assert not (tmp_path / "suite/similarity").exists()
+
+
+def test_the_default_share_held_out_grows_where_it_leaves_nothing(tmp_path: Path) -> None:
+    rows = [(f"a{n % 7}", f"r{r}", f"b{n}") for r in range(3) for n in range(20)]
+    for name, part in {"train": rows, "valid": rows[:2], "test": rows[2:4]}.items():
+        (tmp_path / f"{name}.txt").write_text("".join("\t".join(row) + "\n" for row in part))
+    task = RelationSimilarityTask(SimilarityConfig(suite="none"))
+    facts = task.prepare(load(str(tmp_path)))[1]
+    assert {name: len(part) for name, part in facts.items()} == {"train": 51, "valid": 6, "test": 3}
+    assert task.remarks(torch.nn.Module()) == ["--held_out 0.04 leaves no fact to evaluate on: 0.16 was held out"]
+
+
 def test_lorentz_logits_are_lorentzian_inner_products(blocks: Path) -> None:
     facts = RelationSimilarityTask(SimilarityConfig(suite="none")).prepare(load(str(blocks)))[1]["train"]
     for k in (0.5, 2.0):
@@ -161,7 +186,7 @@ def test_judging_by_hand() -> None:
     [
         ({"suite": "disjont"}, "unknown suite 'disjont'.*disjoint"),
         ({"model": {"geometry": "lorenz"}}, "unknown geometry 'lorenz'.*lorentz"),
-        ({"suite": "capped-200"}, "no relation has 800 facts \\(the largest has 420\\)"),
+        ({"suite": "capped-200"}, "800 facts \\(the largest has 420\\), expected one to split; capped-10 is content"),
         ({"held_out": 0.0}, "held_out"),
         ({"heads": 0}, "heads"),
         ({"suite": "none", "held_out": 1e-6}, "leaves no fact to evaluate on"),

@@ -95,3 +95,73 @@ def test_an_inflection_of_a_phrase_of_the_map_is_found_by_its_key_and_a_negation
     assert (done.rewritten, done.unknown) == (3, 2)
     source.write_text("a\tis singing\tb\n")
     assert apply_map(mapping, source, target, column=2).unknown == 1
+
+
+def test_undo_of_what_was_never_applied_is_refused(tmp_path: Path) -> None:
+    source, mapped, back = tmp_path / "new.tsv", tmp_path / "mapped.tsv", tmp_path / "back.tsv"
+    source.write_text("Ann\tpenned\tX\t0.9\nBob\twrote\tY\t0.8\n")
+    with pytest.raises(ValueError, match=r"new\.tsv:1: the last cell is '0\.9', expected the column that --apply"):
+        undo_map(MAP, source, back)
+    apply_map(MAP, source, mapped)
+    other = {"penned": "drafted", "wrote": "drafted", "drafted": "drafted"}
+    with pytest.raises(ValueError, match=r"mapped\.tsv:1: the last cell is 'penned'"):
+        undo_map(other, mapped, back, column=2)
+    undo_map(MAP, mapped, back)
+    with pytest.raises(ValueError, match=r"back\.tsv:1: the last cell"):
+        undo_map(MAP, back, tmp_path / "twice.tsv")
+    assert not (tmp_path / "twice.tsv").exists()
+
+
+@pytest.mark.parametrize("text", ["R\tpenned\tp\n", "Ann\tpenned\tphrase\n", "relation\twrote\tX\nAnn\tpenned\tY\n"])
+def test_one_cell_that_could_be_a_name_is_no_header(tmp_path: Path, text: str) -> None:
+    source, mapped, back = tmp_path / "new.tsv", tmp_path / "mapped.tsv", tmp_path / "back.tsv"
+    source.write_text(text)
+    found = apply_map(MAP, source, mapped)
+    assert (found.header, found.rewritten) == (0, 1)
+    undo_map(MAP, mapped, back)
+    assert back.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("header", ["arg1\tverb\targ2", "Subject\tRelation Phrase\tObject", '"head"\t"rel"\t"tail"'])
+def test_headers_are_those_of_the_readers_behind_a_byte_order_mark_too(tmp_path: Path, header: str) -> None:
+    source, mapped, back = tmp_path / "new.tsv", tmp_path / "mapped.tsv", tmp_path / "back.tsv"
+    source.write_bytes(b"\xef\xbb\xbf" + header.encode() + b"\nwrote\tpenned\tX\nwrote\tsang\twrote\n")
+    found = apply_map(MAP, source, mapped)
+    assert (found.header, found.rewritten, found.unknown) == (1, 1, 1)
+    undo_map(MAP, mapped, back)
+    assert back.read_bytes() == source.read_bytes()
+
+
+def test_a_byte_order_mark_hides_no_phrase(tmp_path: Path) -> None:
+    source, mapped = tmp_path / "new.tsv", tmp_path / "mapped.tsv"
+    source.write_bytes(b"\xef\xbb\xbfpenned\tA\tB\n")
+    assert apply_map(MAP, source, mapped).rewritten == 1
+    assert mapped.read_bytes() == b"\xef\xbb\xbfwrote\tA\tB\tpenned\n"
+
+
+def test_a_column_has_a_name_or_a_number(tmp_path: Path) -> None:
+    source, mapped = tmp_path / "new.tsv", tmp_path / "mapped.tsv"
+    source.write_text("who\tdoes\twhat\nwrote\tpenned\tX\n")
+    for column in ("does", "2", 2):
+        assert apply_map(MAP, source, mapped, column=column).rewritten == 1
+        assert "wrote\twrote\tX\tpenned" in mapped.read_text()
+        assert undo_map(MAP, mapped, tmp_path / "back.tsv", column=column) == 1
+        assert (tmp_path / "back.tsv").read_bytes() == source.read_bytes()
+    with pytest.raises(ValueError, match=r"no column 'done' in the first line \(who, does, what\)"):
+        apply_map(MAP, source, mapped, column="done")
+    with pytest.raises(ValueError, match="column is 0, expected 1 or more"):
+        apply_map(MAP, source, mapped, column="0")
+
+
+def test_a_map_that_a_spreadsheet_saved_is_the_map(tmp_path: Path) -> None:
+    path = tmp_path / "map.tsv"
+    path.write_bytes(b'\xef\xbb\xbf"phrase"\t"canonical"\r\n"said ""x"""\t"said"\r\n')
+    assert read_map(path) == {'said "x"': "said"}
+    path.write_text('phrase\tcanonical\n"said ""x"""\tsaid\n"said"\tsaid\n')
+    assert read_map(path) == {'said "x"': "said", '"said"': "said"}
+    path.write_text("phrase\tcanonical\na\tb\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"map\.tsv: UTF-16 text, expected UTF-8"):
+        read_map(path)
+    path.write_bytes(b"phrase\tcanonical\nb\xf6se\tb\n")
+    with pytest.raises(ValueError, match=r"map\.tsv:2: not UTF-8"):
+        read_map(path)

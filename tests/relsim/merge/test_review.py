@@ -83,3 +83,20 @@ def test_a_review_that_cannot_be_read(tmp_path: Path, text: str, message: str) -
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_review(path)
+
+
+def test_marks_on_phrases_that_were_not_compared_are_counted() -> None:
+    review = Review({("melts", "thaws out"): True, ("melts", "vanished"): False, ("gone", "lost"): True}, "marks.tsv")
+    (warning,) = (text for text in redundancy(facts(), review=review).warnings if "marks" in text)
+    assert warning.startswith("2 of 3 marks of marks.tsv change nothing") and "'vanished'" in warning
+
+
+def test_marks_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "marks.tsv"
+    path.write_bytes(b'\xef\xbb\xbfrel_a\trel_b\treview\r\n"called ""x"""\t"lies in, at"\taccept\r\n')
+    assert read_review(path).marks == {('called "x"', "lies in, at"): True}
+    path.write_bytes(b'"rel_a"\t"rel_b"\t"review"\n"x"\t"y"\t"no"\n')
+    assert read_review(path).marks == {("x", "y"): False}
+    path.write_text("rel_a\trel_b\treview\nx\ty\tno\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"marks\.tsv: UTF-16 text, expected UTF-8"):
+        read_review(path)

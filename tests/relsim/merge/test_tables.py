@@ -12,7 +12,22 @@ from relsim import Facts, redundancy
 from relsim.merge.result import COLUMNS
 from relsim.merge.tables import PairTable, cell, plain, write_tsv
 
-NASTY = "=HYPERLINK(1)", "+1", "-1", "@x", " =x", "a\tb", "a\nb", "a\r\nb", "back\\slash", 'quo"te', "plain"
+NASTY = (
+    "=HYPERLINK(1)",
+    "'=x",
+    "''=x",
+    "' @x",
+    "+1",
+    "-1",
+    "@x",
+    " =x",
+    "a\tb",
+    "a\nb",
+    "a\r\nb",
+    "back\\slash",
+    'quo"te',
+    "plain",
+)
 
 
 def test_saved_cells_neither_run_nor_break_a_row(tmp_path: Path) -> None:
@@ -38,7 +53,7 @@ def test_escapes_can_be_undone() -> None:
         shown = cell(text)
         assert "\t" not in shown
         assert "\n" not in shown
-        unquoted = shown.removeprefix("'") if text.lstrip()[0] in "=+-@" else shown
+        unquoted = shown.removeprefix("'") if text.lstrip("'").lstrip()[0] in "=+-@" else shown
         assert json.loads('"' + unquoted.replace('"', '\\"') + '"') == text
         assert plain(shown) == text
 

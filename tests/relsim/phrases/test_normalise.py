@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relsim.openie import read_openie
 from relsim.phrases.normalise import argument_key, relation_key, verb_base
+from relsim.phrases.text import negated, voice
 from relsim.phrases.verbs import IRREGULAR
 
 # Every group is one verb; no two groups may meet.
@@ -100,6 +101,24 @@ def test_lemmas_are_left_alone() -> None:
 )
 def test_arguments(one: str, two: str, same: bool) -> None:
     assert (argument_key(one) == argument_key(two)) is same
+
+
+@pytest.mark.parametrize("phrase", ["didn't join", "didnt join", "cant win", "could not win", "is not only in", "won"])
+def test_the_key_and_the_guard_agree_on_polarity(phrase: str) -> None:
+    assert relation_key(phrase).startswith("not ") is negated(phrase)
+    assert relation_key("didnt join") == relation_key("did not join")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        *(("was owned by", "passive"), ("be own by", "passive"), ("is being owned by", "passive")),
+        *(("is walking by", "active"), ("passed by", "active"), ("was located in", "active"), ("is using", "active")),
+        *(("be use", "no agent"), ("was killed", "no agent")),
+    ],
+)
+def test_voice(phrase: str, expected: str) -> None:
+    assert voice(phrase)[1] == expected
 
 
 @given(st.text(min_size=1).filter(str.strip))

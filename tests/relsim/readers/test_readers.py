@@ -114,6 +114,12 @@ GOLDEN = {
         (2, 1, 0, 0),
         ("no h, r and t with a list of words as name",),
     ),
+    "json": Golden(
+        "triples.jsonl",
+        {("Ann", "is born in", "Oslo"): 2},
+        (2, 2, 0, 0),
+        ("no text for head, relation and tail", "confidence is not a number"),
+    ),
     "cuva": Golden(
         "cuva/triples.txt",
         {("guardian", "be weak to", "lightning"): 2, ("bolt", "found", "club"): 1},
@@ -331,26 +337,6 @@ def test_emnlp_2011_columns() -> None:
     assert report.below_confidence == 1
 
 
-def test_parquet(tmp_path: Path) -> None:
-    import duckdb
-
-    path = tmp_path / "in.parquet"
-    duckdb.sql(
-        "SELECT * FROM (VALUES ('A', 'ran to', 'B', 3, 'PER'), ('A', 'runs to', 'B', 1, 'PER'), (NULL, 'ran', 'C', 1, ''),"
-        " ('A', 'ran', 'C', 0, '')) v(arg1, rel, arg2, \"count\", arg1_type)"
-    ).write_parquet(str(path))
-    facts, report = read(path)
-    assert facts == {("A", "ran to", "B"): 4}
-    assert dict(report.bad_reasons) == {"no value for a part of the triple": 1, "count is not above 0": 1}
-    assert [bad.line for bad in report.bad_examples] == [3, 4]
-    duckdb.sql("SELECT 1 AS a, 2 AS rel").write_parquet(str(path))
-    with pytest.raises(IngestError, match=r"columns a, rel name no head and no tail"):
-        read(path)
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(IngestError, match="damaged"):
-        read(path)
-
-
 def test_avro_without_its_library_or_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (FIXTURES / "opiec.avro").read_bytes()
     path = tmp_path / "cut.avro"
@@ -361,24 +347,6 @@ def test_avro_without_its_library_or_its_end(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "fastavro", None)
     with pytest.raises(IngestError, match=r"pip install 'hyrel\[openie\]'"):
         read(FIXTURES / "opiec.avro")
-
-
-def test_json_lists_that_break_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relsim.ingest import textfiles
-
-    text = (FIXTURES / "combo.json").read_text()
-    path = tmp_path / "in.json"
-    path.write_text(text[:-20])
-    with pytest.raises(IngestError, match="breaks off or is broken after 2 elements"):
-        read(path)
-    monkeypatch.setattr(textfiles, "BLOCK", 11)
-    assert read(FIXTURES / "combo.json")[0] == GOLDEN["combo"].facts
-
-
-def test_half_a_surrogate_pair_in_json_is_survived(tmp_path: Path) -> None:
-    path = tmp_path / "in.json"
-    path.write_text((FIXTURES / "combo.json").read_text().replace('"cello"', '"cell\\ud83d"'))
-    assert ("yo-yo ma", "played", "the cell?") in read(path)[0]
 
 
 REAL = {
