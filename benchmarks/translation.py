@@ -1,6 +1,6 @@
 """Translation of Multi30k, English to German: a Lorentz transformer and its Euclidean twin.
 
-    python -m benchmarks.translation [--seeds 0-2] [--epochs 20] [--runs runs]
+    python -m benchmarks.translation [--seeds 0-2] [--epochs 20] [--geometries lorentz,euclidean] [--runs runs]
 
 The settings of the recipe multi30k-en-de for both, and as many passes as given. Scores are those of sacreBLEU on detokenised,
 cased text. Finished runs in the runs folder are used again. One thread. HYREL_DATA names the data folder.
@@ -26,11 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--geometries", default=",".join(GEOMETRIES))
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     scores: dict[str, list[dict[str, float]]] = {}
-    for geometry, name in GEOMETRIES.items():
+    for geometry, name in ((key, GEOMETRIES[key]) for key in options.geometries.split(",")):
         results = [
             tasks.run(
                 "translation", recipe="multi30k-en-de", seed=seed, runs=options.runs, quiet=True,
@@ -54,7 +55,7 @@ def main() -> None:
         )
         parameters = results[0].values["params"]["total"]
         rows.append(row(f"Multi30k en-de, {name}: parameters", parameters, "numbers"))
-    if len(options.seeds) > 1:
+    if len(options.seeds) > 1 and len(scores) == len(GEOMETRIES):
         pairs = ([one["bleu"] for one in scores[geometry]] for geometry in GEOMETRIES)
         rows.append(paired_row("Multi30k en-de, test_2016_flickr: bleu, Lorentz minus Euclidean twin", *pairs))
     print(save("translation", asked("translation"), rows, threads=1))

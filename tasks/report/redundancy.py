@@ -27,7 +27,9 @@ _COLUMNS = {
     "similarity": Column("similarity", ".3f", "exp(-max(KL A to B, KL B to A)), 0 to 1."),
     "kl_ab": Column("KL A→B", ".2f", "Divergence of B's facts from A's, in nats; 0 if they are distributed alike."),
     "kl_ba": Column("KL B→A", ".2f"),
-    "stderr": Column("± SE", ".2f", "Of the larger divergence: sampling error (neural KL), spread over resampled mentions (counts)."),
+    "stderr": Column(
+        "± SE", ".2f", "Of the larger divergence: sampling error (neural KL), spread over resampled mentions (counts)."
+    ),
     "ci_low": Column("95 % from", ".2f", "Interval of the larger divergence, in nats; neural KL only."),
     "ci_high": Column("to", ".2f"),
     "ess": Column("ESS", ".0f", "Effective number of heads (neural) or mentions (counts) behind the divergence."),
