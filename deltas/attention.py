@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from .errors import DeltaError, required
 from .hosts import Place
+from .precision import in_dtype_of
+from .replicas import Joint
 
 __all__ = ["AttentionPart", "Tokens"]
 
+_KNOWN = ("sdpa", "eager")
 _PREFIX = "deltas-"  # of the attention implementations that look for parts, as transformers names them
 
 
@@ -37,16 +40,18 @@ class AttentionPart(nn.Module):
     Attributes
     ----------
     reads_input : class attribute; whether :meth:`tokens` needs the layer's input
+    gated : class attribute; whether :meth:`tokens` gives a gate, so that no other tokens may be in the layer
     """
 
     reads_input = False
+    gated = False
 
     def tokens(self, x: Tensor | None) -> Tokens:
         """Tokens, given the input (batch, S, dim) of the layer if ``reads_input``, else None."""
         raise NotImplementedError
 
 
-class Junction(nn.Module):
+class Junction(Joint):
     """Child ``deltas`` of an attention layer, that holds the parts of all deltas there."""
 
     def __init__(self) -> None:
@@ -54,6 +59,12 @@ class Junction(nn.Module):
         self.active: list[AttentionPart] = []
         self.seen: Tensor | None = None
         self.asked = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickled model, which may be read where no delta was attached yet."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "guard" in self.__dict__:  # of transformers' attention, not of ours
+            _register()
 
     def look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the layer's input for the parts that read it: a forward pre-hook."""
@@ -71,9 +82,11 @@ class Junction(nn.Module):
 
     def tokens(self, x: Tensor | None) -> Tokens:
         """Tokens of all parts."""
-        found = [part.tokens(x) for part in self.active]
+        found = [part.tokens(x if x is None else in_dtype_of(part, x)) for part in self.active]
         if len(found) == 1:
-            return found[0]
+            key, value, gate = found[0]
+            coarser = gate is not None and x is not None and not torch.is_autocast_enabled(x.device.type)
+            return Tokens(key, value, gate.to(x.dtype) if coarser else gate)  # type: ignore[union-attr]
         if any(tokens.gate is not None for tokens in found):
             raise DeltaError("tokens with a gate and other tokens in one attention layer: disable one of the deltas")
         rows = max(tokens.key.ndim for tokens in found)
@@ -152,21 +165,31 @@ def _function(module: nn.Module, implementation: str) -> Callable[..., Any]:
 
 def _see_parts(config: Any, path: str) -> None:
     """Make the layers of a configuration look for parts."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
     current = config._attn_implementation
-    if current.startswith(_PREFIX):
-        return
-    if current not in ("sdpa", "eager"):
+    if not current.startswith(_PREFIX):
+        _require_known(config, path)
+        _register()
+        config._attn_implementation = _PREFIX + current
+
+
+def _require_known(config: Any, path: str) -> None:
+    """Refuse an attention implementation that cannot look for parts."""
+    current = str(config._attn_implementation)
+    if current.removeprefix(_PREFIX) not in _KNOWN:
         raise DeltaError(
             f"{path} uses the attention implementation {current!r}; tokens before the keys work with 'sdpa' and 'eager': "
             f"call model.set_attn_implementation('sdpa') first"
         )
-    name = _PREFIX + current
+
+
+def _register() -> None:
+    """Make our attention implementations known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
     masks: Any = AttentionMaskInterface()  # type: ignore[no-untyped-call]
-    AttentionInterface.register(name, partial(attend, implementation=current))
-    AttentionMaskInterface.register(name, masks[current])
-    config._attn_implementation = name
+    for current in _KNOWN:
+        AttentionInterface.register(_PREFIX + current, partial(attend, implementation=current))
+        AttentionMaskInterface.register(_PREFIX + current, masks[current])
 
 
 def _is_lorentz(module: nn.Module) -> bool:
@@ -184,6 +207,7 @@ def attention_size(module: nn.Module, key: nn.Module | None, place: Place) -> tu
             f"{place.path} is a {type(module).__name__}, which takes no tokens before its keys: it is no layer of "
             "lorentz and does not use transformers' attention interface"
         )
+    _require_known(module.config, place.path)
     out: Any = key
     n = out.weight.shape[0] if isinstance(out, nn.Linear) else out.nf // 3
     return n, n

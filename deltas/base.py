@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,9 @@ from .attention import attention_size
 from .embeddings import flow_of
 from .errors import DeltaError
 from .hosts import Host, Place
-from .linear import linear_size, rows_of
+from .linear import THIRDS, linear_size, rows_of
+from .options import coerce
+from .precision import dtype_of_part
 from .space import Space, space_of
 
 __all__ = ["Combination", "Delta", "Site", "methods_of"]
@@ -69,6 +72,12 @@ class Site:
                 return tensor
         return torch.empty(())
 
+    def fit(self, dtype: torch.dtype | None) -> None:
+        """Bring the part to the device of its module and to `dtype`, or to the one that suits the module's."""
+        if self.part is not None:
+            like = self.like
+            self.part.to(device=like.device, dtype=dtype_of_part(like, dtype))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
@@ -90,6 +99,21 @@ class Delta:
     optional: ClassVar[bool] = False
     size: ClassVar[str | None] = None
     layers: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Bring options to their types before a method's own ``__post_init__`` compares them."""
+        super().__init_subclass__(**options)
+        if (check := cls.__dict__.get("__post_init__")) is not None:
+
+            @wraps(check)
+            def both(self: Delta) -> None:
+                coerce(self)
+                check(self)
+
+            cls.__post_init__ = both  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        coerce(self)
 
     @property
     def name(self) -> str:
@@ -155,6 +179,7 @@ class Delta:
             size = (0, 0)
             if kind == "linear":
                 _refuse_bypassed(host, place)
+                _refuse_unequal(host, place)
                 size = linear_size(module, place)
             elif kind == "attention":
                 size = attention_size(module, self._key_of(host, place), place)
@@ -188,6 +213,21 @@ def _refuse_bypassed(host: Host, place: Place) -> None:
             f"{place.path} belongs to torch's nn.TransformerEncoderLayer, which in evaluation reads the weights past their "
             "layers: call torch.backends.mha.set_fastpath_enabled(False) first"
         )
+
+
+def _refuse_unequal(host: Host, place: Place) -> None:
+    """Thirds of a fused layer are no queries, keys and values where keys have fewer heads."""
+    if place.rows not in THIRDS:
+        return
+    names = place.path.split(".")
+    above = [host.model, *(host.model.get_submodule(".".join(names[:end])) for end in range(1, len(names)))]
+    for config in (getattr(module, "config", None) for module in above):
+        heads, groups = (getattr(config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+        if isinstance(groups, int) and groups != heads:
+            raise DeltaError(
+                f"{place.path}:{place.rows} means a third of the rows, and this model has {heads} heads of queries and "
+                f"{groups} of keys: name the rows, '{place.path.replace(str(place.layer), '*', 1)}:0-32' for example"
+            )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def fit_budget(
 
     Returns
     -------
-    `options` and the size, ``{"rank": 5}``; `options` alone where no method has a size (BitFit).
+    `options` and the size, ``{"rank": 5}``; `options` alone where no method has one size (BitFit, UniPELT, SparseAdapter:
+    give these their sizes as options). Steps of a size may be coarse, and some methods stop growing (LoKr, at whole
+    factors): count what is returned before it is said to meet the budget.
 
     Raises
     ------
@@ -55,11 +57,16 @@ def fit_budget(
     smallest = count(1)
     if smallest > 2 * budget:
         raise DeltaError(f"{name} has {smallest:,} parameters at {sized.size} {step}, and the budget is {budget:,}")
-    low, high = 1, 2
-    while high < LARGEST and count(high) < budget:
-        low, high = high, 2 * high
+    low, high, numbers = 1, 2, count(2)
+    while high < LARGEST and numbers < budget:
+        if (more := count(2 * high)) <= numbers:
+            break
+        low, high, numbers = high, 2 * high, more
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < budget else (low, middle)
     best = min((low, high), key=lambda steps: abs(count(steps) - budget))
+    numbers = count(best)
+    while best > 1 and count(best - 1) == numbers:  # larger sizes of the same numbers would only look like more
+        best -= 1
     return {**kept, key: best * step}

@@ -78,7 +78,8 @@ def check(
     if inputs is not None and not isinstance(inputs, Mapping):
         raise DeltaError(f"inputs are the arguments of a call by name, {{'x': tensor}}, got a {type(inputs).__name__}")
     bench = _Bench(model, spec, dict(inputs) if inputs is not None else _example(model), host, tolerance)
-    report = Report(tuple(bench.run()))
+    with torch.random.fork_rng():  # of parts that are drawn, and of what a model draws
+        report = Report(tuple(bench.run()))
     if raises and not report:
         raise DeltaError(
             f"{spec.name} on {type(model).__name__}: " + "; ".join(f"{c.name}: {c.detail}" for c in report.failures)

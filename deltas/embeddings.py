@@ -99,8 +99,8 @@ def flow_of(host: Host) -> Flow:
     kind = type(host.model).__name__
     if host.family in _REFUSED:
         raise DeltaError(
-            f"tokens cannot join the input of this {kind}: {_REFUSED[host.family]}. Tokens before the keys can "
-            "(PrefixTuning)"
+            f"tokens cannot join the input of this {kind}: {_REFUSED[host.family]}. Methods "
+            "of its linear layers can be attached (Adapter, BitFit)"
         )
     config: Any = getattr(host.model, "config", None)
     family = getattr(config, "model_type", None)

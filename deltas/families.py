@@ -25,6 +25,12 @@ _BERT = {
     "norm.embeddings": "embeddings.LayerNorm",
     "embeddings": "embeddings",
     "encoder": "encoder",
+    "cross": "encoder.layer.*.crossattention.self",
+    "cross.query": "encoder.layer.*.crossattention.self.query",
+    "cross.key": "encoder.layer.*.crossattention.self.key",
+    "cross.value": "encoder.layer.*.crossattention.self.value",
+    "cross.out": "encoder.layer.*.crossattention.output.dense",
+    "norm.cross": "encoder.layer.*.crossattention.output.LayerNorm",
 }
 
 _LLAMA = {
@@ -90,6 +96,9 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "attention.key": "h.*.attn.c_attn:key",
         "attention.value": "h.*.attn.c_attn:value",
         "attention.out": "h.*.attn.c_proj",
+        "cross.query": "h.*.crossattention.q_attn",
+        "cross.keys_and_values": "h.*.crossattention.c_attn",
+        "cross.out": "h.*.crossattention.c_proj",
         "ffn.up": "h.*.mlp.c_fc",
         "ffn.activation": "h.*.mlp.act",
         "ffn.down": "h.*.mlp.c_proj",

@@ -8,10 +8,33 @@ from torch import Tensor, nn
 from .base import Site
 from .errors import DeltaError
 
-__all__ = ["fold", "unfold"]
+__all__ = ["fold_all", "unfold"]
 
 
-def fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:
+def fold_all(model: nn.Module, sites: list[Site]) -> dict[str, Tensor]:
+    """Fold the parts of a delta into their layers, or none of them.
+
+    Returns
+    -------
+    What was there before, by path, on the CPU.
+
+    Raises
+    ------
+    DeltaError : as :func:`_fold`; any other error of a method passes through. The model is unchanged then.
+    """
+    base: dict[str, Tensor] = {}
+    try:
+        # What changes the input of a layer acts before all that is added to its weight, so it is folded in last.
+        for site in sorted(sites, key=lambda site: type(site.part).__dict__.get("before") is not None):
+            if site.part is not None:
+                _fold(model, site, base)
+    except BaseException:
+        unfold(model, base)
+        raise
+    return base
+
+
+def _fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:
     """Fold one part into its layer.
 
     Parameters
@@ -20,9 +43,11 @@ def fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:
 
     Raises
     ------
-    DeltaError : it is no change of a weight, or the weight is one that another layer has too.
+    DeltaError : it is no change of a weight, or the weight is one that another layer has too, or no plain parameter.
     """
     assert site.method is not None
+    if getattr(site.part, "merged", None) is not None:
+        _plain(site, "weight")
     weight = site.method.merged_weight(site)
     if weight is None:
         where = f" at {site.path}" if site.path else ""
@@ -32,10 +57,24 @@ def fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:
         )
     for own, new in (("weight", weight), ("bias", site.method.merged_bias(site))):
         if new is not None:
-            parameter = site.module.get_parameter(own)
+            parameter = _plain(site, own)
             _refuse_tied(model, site.path, own, parameter)
             base.setdefault(f"{site.path}.{own}", parameter.detach().cpu().clone())
             parameter.copy_(new)
+
+
+def _plain(site: Site, own: str) -> nn.Parameter:
+    """A parameter of the site's layer, of real numbers."""
+    found = site.module._parameters.get(own)
+    if found is None or not found.is_floating_point() or found.is_meta:
+        seen = getattr(site.module, own, None)
+        what = f"{seen.dtype} on {seen.device}" if isinstance(seen, Tensor) else f"a {type(seen).__name__}"
+        raise DeltaError(
+            f"{site.path}.{own} cannot take a change: merging needs a parameter of real numbers, and that of this "
+            f"{type(site.module).__name__} is computed, packed or quantised ({what}). Leave the delta beside it, or merge it "
+            "into the model before it is quantised"
+        )
+    return found
 
 
 def _refuse_tied(model: nn.Module, path: str, own: str, parameter: nn.Parameter) -> None:

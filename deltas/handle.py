@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from . import attention, statistics, taps
 from .base import Combination, Delta, Site
 from .errors import DeltaError
-from .folding import fold, unfold
-from .nesting import mark, refuse_nested, unmark
+from .folding import fold_all, unfold
+from .nesting import mark, meeting, refuse_nested, refuse_shared, unmark
 from .off import Off
 from .vector import applied, begin, flatten, start_of, unflatten
 
@@ -34,13 +34,21 @@ class Handle:
     model, spec, name : as they were given
     sites : places and parts
     heads : paths of modules that are trained beside the delta
+    dtype : wished for the parts; see :func:`deltas.attach`
     active : whether the delta acts
     """
 
     def __init__(
-        self, model: nn.Module, spec: Delta | Combination, name: str, sites: list[Site], heads: Sequence[str]
+        self,
+        model: nn.Module,
+        spec: Delta | Combination,
+        name: str,
+        sites: list[Site],
+        heads: Sequence[str],
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.model, self.spec, self.name, self.sites, self.heads = model, spec, name, sites, list(heads)
+        self.dtype = dtype
         self.active = False
         self.initial: dict[str, Tensor] = {}
         self._attached = self._gone = False
@@ -122,7 +130,8 @@ class Handle:
     def attach(self) -> None:
         """Put the delta (back) in: the parts act, the backbone is frozen. Bit for bit what was detached.
 
-        Other deltas of the model are trained as before.
+        If the model was moved or cast meanwhile, the parts follow it as :func:`deltas.attach` says. Other deltas of the
+        model are trained as before.
         """
         if self._attached:
             raise DeltaError(f"the delta {self.name!r} is attached already")
@@ -132,7 +141,7 @@ class Handle:
         if self.name in table:
             raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
         refuse_nested(self.model, {path for path, module in self.model.named_modules() if handles(module)})
-        self._refuse_shared()
+        refuse_shared(self)
         if not table:  # the first delta: what was frozen before comes back with the last one
             self.model.__dict__["_delta_flags"] = {path: p.requires_grad for path, p in self.model.named_parameters()}
             statistics.keep(self.model)
@@ -140,6 +149,7 @@ class Handle:
         try:
             for site in self.sites:
                 if site.part is not None:
+                    site.fit(self.dtype)
                     taps.insert(site, self._key(site))
                     done.append(site)
         except Exception:
@@ -155,8 +165,7 @@ class Handle:
         self._tuned = {}
         self._set_statistics(self._moved)
         self._moved = {}
-        others = {id(p) for other in table.values() for p in other.parts().values()}
-        others |= {id(p) for other in table.values() if other.active for p in other._borrowed().values()}
+        others = self._theirs() | {id(p) for other in table.values() for p in other.parts().values()}
         for parameter in self.model.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in others)
         for parameter in self.parameters():
@@ -165,29 +174,14 @@ class Handle:
         mark(self.model, self.name)
         self._attached = self.active = True
 
+    def _theirs(self) -> set[int]:
+        """Parameters of the model that other deltas train now."""
+        others = [other for other in handles(self.model).values() if other is not self and other.active]
+        return {id(p) for other in others for p in other._borrowed().values()}
+
     def restart(self) -> None:
         """Take what the delta's own parameters are now as their initial state, which :meth:`flatten` counts from."""
         self.initial.update({path: p.detach().clone() for path, p in self.parts().items()})
-
-    def _refuse_shared(self) -> None:
-        """Refuse what two deltas cannot have at once: a parameter that both train, a layer whose weight holds one of them."""
-        mine = {*self.owned(), *self.head_parameters()}
-        for other in handles(self.model).values():
-            both = mine & {*other.owned(), *other.head_parameters()}
-            if other.active and both:
-                head = " Or pass heads=() to train no head." if both <= set(other.head_parameters()) else ""
-                raise DeltaError(
-                    f"the delta {other.name!r} trains {sorted(both)[0]} too"
-                    + (f" and {len(both) - 1} others" if len(both) > 1 else "")
-                    + f": call its disable() or detach() first.{head}"
-                )
-            if other.merged and (path := self._meets(other)):
-                raise DeltaError(f"the delta {other.name!r} is merged into {path}: unmerge() it first")
-
-    def _meets(self, other: Handle) -> str | None:
-        """Path of a module where both act."""
-        mine = {id(site.module) for site in self.sites}
-        return next((site.path for site in other.sites if id(site.module) in mine), None)
 
     @torch.no_grad()
     def detach(self) -> None:
@@ -198,6 +192,8 @@ class Handle:
             self.unmerge()
         if self.active:
             self._swap_out()
+        else:
+            self._reset()
         for site in reversed(self.sites):
             if site.part is not None:
                 taps.remove(site, self._key(site))
@@ -226,10 +222,17 @@ class Handle:
         own = self._borrowed()
         self._tuned = {path: p.detach().clone() for path, p in own.items()}
         self._trained = {path: p.requires_grad for path, p in own.items()}
-        for path, parameter in own.items():
-            parameter.copy_(self.initial[path]).requires_grad_(False)
+        self._reset()
         self._moved = statistics.moved(self.model)
         self._set_statistics(statistics.kept(self.model))
+
+    def _reset(self) -> None:
+        """Give the backbone its values, and no gradient by which a step of the optimiser would move it."""
+        others = self._theirs()
+        for path, parameter in self._borrowed().items():
+            if id(parameter) not in others:
+                parameter.copy_(self.initial[path]).requires_grad_(False)
+                parameter.grad = None
 
     def _set_statistics(self, values: dict[str, Tensor]) -> None:
         """Set running statistics, unless another delta acts, which moves them too."""
@@ -257,7 +260,7 @@ class Handle:
         self._require_attached()
         if self.active:
             return
-        self._refuse_shared()
+        refuse_shared(self)
         own = self._borrowed()
         for path, value in self._tuned.items():
             own[path].copy_(value).requires_grad_(self._trained[path])
@@ -292,19 +295,11 @@ class Handle:
         if not self.active:
             raise DeltaError(f"the delta {self.name!r} is disabled: enable() it first")
         for other in handles(self.model).values():
-            if other is not self and (path := self._meets(other)):
+            if other is not self and (path := meeting(self, other)):
                 raise DeltaError(
                     f"the delta {other.name!r} acts at {path} too: detach it before {self.name!r} is merged"
                 )
-        base: dict[str, Tensor] = {}
-        try:
-            # What changes the input of a layer acts before all that is added to its weight, so it is folded in last.
-            for site in sorted(self.sites, key=lambda site: type(site.part).__dict__.get("before") is not None):
-                if site.part is not None:
-                    fold(self.model, site, base)
-        except DeltaError:
-            unfold(self.model, base)
-            raise
+        base = fold_all(self.model, self.sites)
         for site in self.sites:
             if site.part is not None:
                 taps.switch(site, self._key(site), False)

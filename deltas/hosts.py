@@ -17,6 +17,9 @@ __all__ = ["HOSTS", "Host", "Place", "host_of", "register_host"]
 HOSTS: dict[str, Mapping[str, str]] = dict(FAMILIES)
 
 
+_ROWS = re.compile(r"query|key|value|\d+-\d+")
+
+
 @dataclass(frozen=True)
 class Place:
     """A module that plays a role.
@@ -27,7 +30,8 @@ class Place:
     path : of the module, or of the attribute that holds a function
     layer : number of its layer; -1 outside of layers
     stack : what comes before the layers in `path`, ``"encoder"``: equal for modules of one stack
-    rows : ``"query"``, ``"key"`` or ``"value"`` if these rows of a fused layer play the role
+    rows : ``"query"``, ``"key"`` or ``"value"`` if that third of a fused layer's rows plays the role, ``"0-32"`` if those
+        rows do
     """
 
     role: str
@@ -48,7 +52,7 @@ def register_host(family: str, roles: Mapping[str, str], *, replace: bool = Fals
 
     Raises
     ------
-    DeltaError : the family exists, or a path is no text.
+    DeltaError : the family exists, or a path is no text, or names rows that cannot be.
     """
     _require_paths(roles)
     if family in HOSTS and not replace:
@@ -62,6 +66,11 @@ def _require_paths(roles: Mapping[str, str]) -> None:
             raise DeltaError(
                 f"the path of the role {role!r} is text, other places behind a |: 'a.*.q|b.*.q'; got {path!r}"
             )
+        for rows in (one.partition(":")[2] for one in path.split("|")):
+            if rows and not _ROWS.fullmatch(rows):
+                raise DeltaError(
+                    f"rows of a fused layer are 'path:query', 'path:key', 'path:value', or numbers, 'path:0-32'; got {path!r}"
+                )
 
 
 def _pattern(path: str) -> re.Pattern[str]:

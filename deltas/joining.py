@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .embeddings import EmbeddingsPart, flow_of, table_of
 from .errors import DeltaError, required
 from .hosts import Host
+from .replicas import Joint
 from .space import space_of
 
 __all__ = ["absolute_positions", "insert", "remove", "switch"]
@@ -27,7 +28,7 @@ def absolute_positions(host: Host) -> bool:
     return bool(flow.positions) or hasattr(owner.get_submodule(flow.enter), "position_embeddings")
 
 
-class Junction(nn.Module):
+class Junction(Joint):
     """Child ``deltas`` of the owner, that holds the parts of all deltas there. Its methods are the hooks.
 
     The owner's forward takes ids, masks and positions. ``join`` lengthens them, and puts the tokens before the words where

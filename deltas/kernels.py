@@ -19,45 +19,49 @@ def _batched(*tensors: Tensor) -> bool:
 
 
 class _LowRankLinear(torch.autograd.Function):
-    """``x W^T + b + u C^T`` with ``u = x A^T``: x stored once, products added in place, nothing of the size of z but z.
+    """``x W^T + b + s u B^T`` with ``u = x A^T``: x stored once, products added in place, nothing of the size of z but z.
 
-    u, which is small, is stored too; where the backward pass is differentiated itself it is computed anew.
+    u, which is small, is stored too; where the backward pass is differentiated itself it is computed anew. B is stored and
+    not s B, for what is no parameter may be rounded by those who compress what is stored.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-        flat = x.reshape(-1, x.shape[-1])
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        flat, C = x.reshape(-1, x.shape[-1]), B * scale
         z = F.linear(flat, weight, bias)
         u = flat @ A.T
-        z = torch.addmm(z, u, C.T) if _batched(x, weight, A, C) else z.addmm_(u, C.T)
+        z = torch.addmm(z, u, C.T) if _batched(x, weight, A, B) else z.addmm_(u, C.T)
         return z.view(*x.shape[:-1], z.shape[-1]), u
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, weight, bias, A, C = inputs
-        ctx.save_for_backward(x, weight, A, C, output[1])
+        x, weight, bias, A, B, scale = inputs
+        ctx.save_for_backward(x, weight, A, B, output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.scale = scale
         ctx.has_bias = bias is not None
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, C, u = ctx.saved_tensors
+        x, weight, A, B, u = ctx.saved_tensors
         need = ctx.needs_input_grad
         flat, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        again = torch.is_grad_enabled() or _batched(g, x, weight, A, C)
-        low = g @ C if need[0] or need[3] else None
+        again = torch.is_grad_enabled() or _batched(g, x, weight, A, B)
+        low = g @ (B * ctx.scale) if need[0] or need[3] else None
         dx = None
         if need[0]:
             assert low is not None
             dx = torch.addmm(g @ weight, low, A) if again else (g @ weight).addmm_(low, A)
             dx = dx.view(x.shape)
         dA = low.T @ flat if need[3] and low is not None else None
-        dC = g.T @ (flat @ A.T if again else u) if need[4] else None
+        dB = (g.T @ (flat @ A.T if again else u)) * ctx.scale if need[4] else None
         dW = g.T @ flat if need[1] else None
         db = g.sum(0) if need[2] and ctx.has_bias else None
-        return dx, dW, db, dA, dC
+        return dx, dW, db, dA, dB, None
 
 
 # ``apply`` looks for the signature at every call, which takes longer than a small product.
@@ -66,5 +70,5 @@ _LowRankLinear.forward.__signature__ = inspect.signature(_LowRankLinear.forward)
 
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:
     """``x (W + s B A)^T + b`` of x (..., n), W (m, n), A (r, n), B (m, r), without making the sum of the weights."""
-    z, _ = _LowRankLinear.apply(x, weight, bias, A, B * scale)  # type: ignore[no-untyped-call]
+    z, _ = _LowRankLinear.apply(x, weight, bias, A, B, scale)  # type: ignore[no-untyped-call]
     return z  # type: ignore[no-any-return]

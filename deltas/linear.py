@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from .errors import DeltaError, required
 from .hosts import Place
+from .precision import in_dtype_of
+from .replicas import Joint
 from .space import is_layer
 
 __all__ = ["LinearPart", "folded", "linear_size", "matrix", "plain_linear"]
@@ -42,6 +44,12 @@ class LinearPart(nn.Module):
 
 def linear_size(module: nn.Module, place: Place) -> tuple[int, int]:
     """Columns of a layer's matrix, and free coordinates of its result (of its rows that play the role)."""
+    columns, whole = _whole_size(module, place)
+    rows = rows_of(module, place)
+    return columns, whole if rows is None else rows.stop - rows.start
+
+
+def _whole_size(module: nn.Module, place: Place) -> tuple[int, int]:
     weight = getattr(module, "weight", None)
     if is_layer(module):
         assert isinstance(weight, Tensor)
@@ -59,14 +67,30 @@ def linear_size(module: nn.Module, place: Place) -> tuple[int, int]:
             f"{place.path} is a {type(module).__name__}, which is no linear layer (it has no in_features and out_features); "
             f"the role {place.role!r} needs one"
         )
-    return (size[0], size[1] // 3) if place.rows else size
+    return size
 
 
 def rows_of(module: nn.Module, place: Place) -> slice | None:
-    """Rows of a fused layer that play the role."""
+    """Rows of a fused layer that play the role: a third, or those that are named.
+
+    Raises
+    ------
+    DeltaError : the layer has no three equal parts, or not so many rows.
+    """
     if place.rows is None:
         return None
-    n = linear_size(module, place)[1]
+    total = _whole_size(module, place)[1]
+    if place.rows not in THIRDS:
+        start, end = (int(number) for number in place.rows.split("-"))
+        if not start < end <= total:
+            raise DeltaError(f"{place.path} has the rows 0-{total}, got {place.path}:{place.rows}")
+        return slice(start, end)
+    n, rest = divmod(total, len(THIRDS))
+    if rest:
+        raise DeltaError(
+            f"{place.path} has {total} rows, which are no three equal parts of queries, keys and values: name the rows, "
+            f"{place.path}:0-{total // 2} for example"
+        )
     return slice(THIRDS[place.rows] * n, (THIRDS[place.rows] + 1) * n)
 
 
@@ -95,32 +119,42 @@ def plain_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-class Junction(nn.Module):
+class Junction(Joint):
     """Child ``deltas`` of a linear layer, that holds the parts of all deltas there and runs the layer with them.
 
     The layer's ``forward`` becomes this object's :meth:`run`, a bound method: a deep copy of the model binds it to the copy.
+    A ``forward`` that was put into the layer itself before, as accelerate does, is called for W h + b, and given back.
     """
 
     def __init__(self, host: nn.Module) -> None:
         super().__init__()
         self.__dict__["host"] = host  # not a child: the host owns this, not the other way round
+        self.__dict__["own"] = host.__dict__.get("forward")
         self.active: list[LinearPart] = []
 
     def run(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's forward."""
         host: Any = self.host
         parts = self.active
-        if len(parts) == 1 and plain_linear(host) and not torch.is_autocast_enabled(x.device.type):
+        own = self.__dict__["own"]
+        plain = plain_linear(host) and own is None and not torch.is_autocast_enabled(x.device.type)
+        if len(parts) == 1 and plain:
             fused = getattr(parts[0], "fused", None)
-            if fused is not None and parts[0].rows is None:
+            if fused is not None and parts[0].rows is None and in_dtype_of(parts[0], x) is x:
                 return fused(x, host.weight, host.bias)
         if is_layer(host):
             return self._run_layer(host, x, **kwargs)
-        h = x
-        for part in parts:
-            h = part.before(host, h)
-        z = type(host).forward(host, h, *args, **kwargs)
+        h = self._before(host, x)
+        z = type(host).forward(host, h, *args, **kwargs) if own is None else own(h, *args, **kwargs)
         return self._finish(host, h, z)
+
+    def _before(self, host: nn.Module, h: Tensor) -> Tensor:
+        """What the matrix sees."""
+        for part in self.active:
+            seen = in_dtype_of(part, h)
+            found = part.before(host, seen)
+            h = found if seen is h else found.to(h.dtype)
+        return h
 
     def _finish(self, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
         for part in self.active:
@@ -128,19 +162,17 @@ class Junction(nn.Module):
                 z = z + more
             if type(part).after is not LinearPart.after:
                 if part.rows is None:
-                    z = part.after(host, h, z)
+                    z = _after(part, host, h, z)
                 else:
                     a, b = part.rows.start, part.rows.stop
-                    z = torch.cat([z[..., :a], part.after(host, h, z[..., a:b]), z[..., b:]], -1)
+                    z = torch.cat([z[..., :a], _after(part, host, h, z[..., a:b]), z[..., b:]], -1)
         return z
 
     def _run_layer(self, host: Any, x: Tensor, *, addend: Tensor | None = None, **kwargs: Any) -> Any:
-        h = host.prepare(x)
-        for part in self.active:
-            h = part.before(host, h)
+        h = self._before(host, host.prepare(x))
         if all(type(part).after is LinearPart.after for part in self.active):
             for part in self.active:
-                if (more := part.addend(host, h)) is not None:
+                if (more := _addend(part, host, h)) is not None:
                     addend = more if addend is None else addend + more
             return host.map(h, addend=addend, **kwargs)
         z = host.preactivation(h)
@@ -150,8 +182,22 @@ class Junction(nn.Module):
         return host.finish(torch.cat([z[..., :time], u], -1) if time else u, **kwargs)
 
 
+def _addend(part: LinearPart, host: nn.Module, h: Tensor) -> Tensor | None:
+    """What a part adds, computed in its own dtype and given in that of h."""
+    seen = in_dtype_of(part, h)
+    more = part.addend(host, seen)
+    return more if more is None or seen is h else more.to(h.dtype)
+
+
+def _after(part: LinearPart, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
+    """What a part makes of z, computed in its own dtype and given in that of z."""
+    seen = in_dtype_of(part, z)
+    found = part.after(host, in_dtype_of(part, h), seen)
+    return found if seen is z else found.to(z.dtype)
+
+
 def _padded(part: LinearPart, host: nn.Module, h: Tensor, size: int) -> Tensor | None:
-    more = part.addend(host, h)
+    more = _addend(part, host, h)
     if more is None or part.rows is None:
         return more
     return F.pad(more, (part.rows.start, size - part.rows.stop))
@@ -163,6 +209,11 @@ def insert(host: nn.Module, key: str, part: nn.Module, place: Place) -> None:
     part.rows = rows_of(host, place)
     junction = host._modules.get("deltas")
     if not isinstance(junction, Junction):
+        if is_layer(host) and "forward" in host.__dict__:
+            raise DeltaError(
+                f"{place.path} is a {type(host).__name__} whose forward was replaced in the object itself, as hooks of "
+                "accelerate do: a delta there works in the layer's own steps. Remove the hooks first"
+            )
         junction = Junction(host)
         host.add_module("deltas", junction)
         host.forward = junction.run
@@ -179,6 +230,8 @@ def remove(host: nn.Module, key: str) -> None:
     if not any(True for _ in junction.children()):
         del host._modules["deltas"]
         del host.__dict__["forward"]
+        if junction.__dict__["own"] is not None:
+            host.__dict__["forward"] = junction.__dict__["own"]
 
 
 def switch(host: nn.Module, key: str, on: bool) -> None:

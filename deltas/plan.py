@@ -11,6 +11,7 @@ from torch import nn
 from .attaching import built_sites, head_paths
 from .base import Combination, Delta, Site, methods_of
 from .hosts import Host, host_of
+from .nesting import refuse_mixed
 
 __all__ = ["Plan", "plan"]
 
@@ -119,18 +120,22 @@ def plan(
     """
     chosen = host_of(model, host)
     rows: list[Row] = []
+    sites: list[Site] = []
     numbers = size = 0
     seen: dict[int, nn.Parameter] = {}
     exact = True
     with torch.random.fork_rng():
         for method in methods_of(spec):
             exact = exact and method.exact
-            for site in built_sites(method, chosen):
+            found = built_sites(method, chosen)
+            sites += found
+            for site in found:
                 own = _parameters(site, seen)
                 count = sum(p.numel() for p in own)
                 numbers += count
                 size += sum(p.numel() * p.element_size() for p in own)
                 rows.append(Row(site.path, site.place.role, method.name, site.kind, count))
+    refuse_mixed(sites)
     trained = head_paths(model, chosen, heads)
     of_heads = sum(p.numel() for path in trained for p in model.get_submodule(path).parameters())
     total = sum(p.numel() for p in model.parameters())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from inspect import get_annotations
-from math import isfinite
 from typing import Any
 
 from .base import Combination, Delta, methods_of
 from .errors import DeltaError, lookup, nearest
 from .methods import DELTAS
+from .options import coerced
 
 __all__ = ["from_config", "parse", "to_config"]
 
@@ -39,45 +38,13 @@ def parse(text: str, options: Mapping[str, Any] | None = None) -> Delta | Combin
         takers = 0
         for cls, mine in zip(classes, given, strict=True):
             if option in (f.name for f in fields(cls)) and owner in ("", cls.__name__):
-                mine[option] = _value(cls, option, value)
+                mine[option] = coerced(cls, option, value)
                 takers += 1
         if not takers:
             known = sorted({f.name for cls in classes for f in fields(cls)})
             raise DeltaError(f"{text} has no option {key!r}. {nearest(option, known)}")
     methods = tuple(cls(**mine) for cls, mine in zip(classes, given, strict=True))
     return methods[0] if len(methods) == 1 else Combination(methods)
-
-
-def _value(cls: type[Delta], option: str, value: Any) -> Any:
-    """A value in the type of a method's option: a list as a tuple, one name for several, a whole number for a real one.
-
-    Raises
-    ------
-    DeltaError : a value of another type, or one that is not finite.
-    """
-    owner = next(c for c in cls.__mro__ if option in get_annotations(c))
-    kinds = str(get_annotations(owner)[option])
-    if value is None and "None" in kinds:
-        return None
-    if "tuple[" in kinds:
-        value = tuple(value) if isinstance(value, list | tuple) else (value,)
-        inner = int if "int" in kinds else str
-        fits = all(type(item) is inner for item in value)
-        expected = "names" if inner is str else "whole numbers"
-    elif "float" in kinds:
-        fits, expected = type(value) in (int, float) and isfinite(value), "a finite number"
-        value = float(value) if fits else value
-    elif "int" in kinds:
-        fits, expected = type(value) is int, "a whole number"
-    elif "bool" in kinds:
-        fits, expected = type(value) is bool, "true or false"
-    elif "str" in kinds:
-        fits, expected = isinstance(value, str), "a word"
-    else:
-        return value
-    if not fits:
-        raise DeltaError(f"{cls.__name__} takes {expected} as {option}, got {value!r}")
-    return value
 
 
 def to_config(spec: Delta | Combination) -> list[dict[str, Any]]:

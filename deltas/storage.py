@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -28,12 +29,13 @@ __all__ = ["fingerprint", "load", "new_folder", "replace", "save"]
 SCHEMA = 1
 
 
-def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
+def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = (), derived: bool = True) -> str:
     """SHA-256 of the backbone's parameters and buffers as they were before any delta, heads left out.
 
     Parameters
     ----------
     heads : paths of modules that belong to a task
+    derived : with the buffers that no checkpoint stores, which a forward pass may change; files of deltas had them at first
     """
     initial: dict[str, Tensor] = {}
     inside = [(f"{path}." if path else "", module) for path, module in model.named_modules() if handles(module)]
@@ -49,7 +51,7 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
     skip = tuple(f"{head}." for head in heads)
     parts = [site.part for handle in found for site in handle.sites if site.part is not None]
     foreign = {id(t) for part in parts for t in (*part.parameters(), *part.buffers())}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = {**dict(model.named_parameters()), **_buffers(model, derived)}
     for name in sorted(tensors):
         tensor = tensors[name]
         if name.startswith(skip) or id(tensor) in foreign or ".deltas." in f".{name}":
@@ -58,6 +60,23 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
     return digest.hexdigest()
+
+
+def _buffers(model: nn.Module, derived: bool) -> dict[str, Tensor]:
+    """Buffers by path, those outside of the state only if `derived`."""
+    hidden = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    return {name: buffer for name, buffer in model.named_buffers() if derived or name not in hidden}
+
+
+def _dtype(model: nn.Module) -> str:
+    """Name of the dtype of a model's first parameter of real numbers outside of deltas."""
+    named = ((name, p) for name, p in model.named_parameters() if ".deltas." not in f".{name}")
+    found = next((p.dtype for _, p in named if p.is_floating_point()), torch.float32)
+    return str(found).removeprefix("torch.")
 
 
 def save(handle: Handle, folder: str | Path) -> None:
@@ -83,10 +102,11 @@ def save(handle: Handle, folder: str | Path) -> None:
         "name": handle.name,
         "sites": [[site.path, site.place.role, site.kind] for site in handle.sites],
         "heads": list(heads),
-        "backbone_sha256": fingerprint(handle.model, heads=heads),
+        "backbone_sha256": fingerprint(handle.model, heads=heads, derived=False),
         **geometry(handle.model),
         "hyrel": _version(),
         "dtype": str(first.dtype).removeprefix("torch."),
+        "backbone_dtype": _dtype(handle.model),
     }
     replace(folder / "delta.safetensors", lambda path: save_file(values, path))
     text = json.dumps(document, indent=1)
@@ -132,6 +152,7 @@ def load(
     name: str | None = None,
     host: Host | str | Mapping[str, str] | None = None,
     force: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Handle:
     """Attach a stored delta to a model.
 
@@ -141,7 +162,8 @@ def load(
     folder : as :func:`save` wrote it
     name : another name than the stored one
     host : as for :func:`attach`
-    force : attach to a backbone with other weights
+    force : attach to a backbone with other weights or another k
+    dtype : as for :func:`attach`
 
     Raises
     ------
@@ -151,24 +173,42 @@ def load(
     document, tensors = read(Path(folder))
     spec = from_config(document["methods"])
     heads = tuple(document["heads"])
-    found = fingerprint(model, heads=heads)
-    if found != document["backbone_sha256"] and not force:
-        raise DeltaError(
-            f"the delta in {folder} belongs to another backbone (SHA-256 {document['backbone_sha256'][:12]}..., this one has "
-            f"{found[:12]}...): load the model that it was trained on, or pass force=True"
-        )
+    if not force:
+        _refuse_other(model, document, heads, folder)
     here = geometry(model)
     if here["geometry"] != document["geometry"]:
         raise DeltaError(
             f"the delta in {folder} is of a {document['geometry']} backbone, this one is {here['geometry']}"
         )
-    handle = attach(model, spec, name=document["name"] if name is None else name, host=host, heads=heads)
+    name = document["name"] if name is None else name
+    handle = attach(model, spec, name=name, host=host, heads=heads, dtype=dtype)
     try:
         _fill(handle, tensors, folder)
+        # A learnable k is among what a delta may train, so the stored one may be that before it or that after it.
+        there, both = document.get("k"), (here["k"], geometry(model)["k"])
+        if there is not None and not force and not any(math.isclose(there, k, rel_tol=1e-5) for k in both):
+            raise DeltaError(
+                f"the delta in {folder} is of a backbone of k = {there:g}, this one has k = {here['k']:g}: make the model "
+                "with that k, or pass force=True"
+            )
     except DeltaError:
         handle.detach()
         raise
     return handle
+
+
+def _refuse_other(model: nn.Module, document: dict[str, Any], heads: tuple[str, ...], folder: str | Path) -> None:
+    """Refuse another backbone than the one of the file."""
+    there = document["backbone_sha256"]
+    found = fingerprint(model, heads=heads, derived=False)
+    if there == found or there == fingerprint(model, heads=heads):
+        return
+    before, now = document.get("backbone_dtype", document.get("dtype")), _dtype(model)
+    cast = f" That one was in {before} and this one is in {now}, which alone makes another." if before != now else ""
+    raise DeltaError(
+        f"the delta in {folder} belongs to another backbone (SHA-256 {there[:12]}..., this one has {found[:12]}...).{cast} "
+        f"Load the model that it was trained on{f' in {before}' if cast else ''}, or pass force=True"
+    )
 
 
 @torch.no_grad()

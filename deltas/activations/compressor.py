@@ -32,7 +32,7 @@ def _label(content: Content) -> str:
     if isinstance(content, Groups):
         return f"{content.bits} bits"
     if isinstance(content, Rectified):
-        return f"{_label(content.numbers)} and a sign"
+        return f"{_label(content.sizes)} and a sign"
     if isinstance(content, TwoValued | Narrow):
         return "lossless"
     return "points" if isinstance(content, Point) else "raw"
@@ -52,7 +52,8 @@ class ActivationCompressor:
 
     Numbers are rounded up or down at random in groups of `group` with a range of their own (``quantise``). Truth values,
     two-valued numbers (the noise of dropout, masks) and integers are packed without loss. A tensor that several layers save
-    is held once. Attention is recomputed from its arguments (``consistent_attention``); results of ReLU keep their sign.
+    is held once. Attention is recomputed from its arguments (``consistent_attention``); what ReLU and its kind save keeps its
+    sign.
     ``calibrate`` gives every tensor bits of its own. After GACT (Liu et al., ICML 2022).
 
     Parameters
@@ -248,7 +249,7 @@ class ActivationCompressor:
             return "points" if whole else "exact: marked by its function"
         if self.policy.exact is not None and self.policy.exact(x.detach()):
             return "exact: the policy's own rule"
-        return "signed" if type(x.grad_fn).__name__ in _SIGNED else "numbers"
+        return "signed" if self._watch.signed or type(x.grad_fn).__name__ in _SIGNED else "numbers"
 
     def _unpack(self, saved: Exact | Kept) -> Tensor:
         if isinstance(saved, Exact) or saved.source.views == 1 or not saved.source.constant:
@@ -283,8 +284,10 @@ class ActivationCompressor:
         flat = x.reshape(-1)
         if form == "lossless":
             return lossless(flat)
-        numbers = self.make(flat, name)
-        return numbers if numbers is None or form == "numbers" else Rectified(numbers, mask_of(flat > 0))
+        if form == "numbers":
+            return self.make(flat, name)
+        sizes = self.make(flat.abs(), name)
+        return None if sizes is None else Rectified(sizes, mask_of(flat > 0))
 
     def _quantised(self, flat: Tensor, name: str) -> Groups | None:
         return self.quantised(flat, name, self.levels.get(name, self.bits))

@@ -31,20 +31,23 @@ class Content(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rectified:
-    """What ReLU or one of its kind returned: rounding may take no number over zero, where its derivative jumps."""
+    """What ReLU or one of its kind saves: rounding may take no number over zero, where its derivative jumps.
 
-    numbers: Content
+    Absolute values are rounded, so that the mean over roundings is the number, on either side of zero.
+    """
+
+    sizes: Content
     above: TwoValued
 
     @property
     def nbytes(self) -> int:
         """Bytes of the numbers and of one bit each for the sign."""
-        return self.numbers.nbytes + self.above.nbytes
+        return self.sizes.nbytes + self.above.nbytes
 
     def restore(self) -> Tensor:
         """The numbers, those above zero above zero, the others not."""
-        found, above = self.numbers.restore(), self.above.chosen()
-        return torch.where(above, found.clamp(min=torch.finfo(found.dtype).tiny), found.clamp(max=0.0))
+        found = self.sizes.restore()
+        return torch.where(self.above.chosen(), found.clamp(min=torch.finfo(found.dtype).tiny), 0.0 - found)
 
 
 @dataclass(frozen=True, eq=False)

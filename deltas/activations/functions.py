@@ -15,32 +15,43 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Watch", "consistent_attention"]
 
-# Functions whose saved tensors are not rounded: their derivatives have a pole, or compare an argument with the result. With
-# them the functions of torch in Python that call such ones, since no mode sees what is called inside.
+# Functions whose saved tensors are not rounded: their derivatives have a pole or a jump, or compare an argument with the
+# result. With them the functions of torch in Python that call such ones, since no mode sees what is called inside. Names are
+# without underscores at the ends and without the prefix of torch.special.
 _EXACT = frozenset(
     [
         "acosh", "arccosh", "acos", "arccos", "asin", "arcsin", "atanh", "arctanh", "atan2", "arctan2", "tan", "logit",
-        "erfinv",
-        "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "xlogy", "logsumexp", "logcumsumexp", "logaddexp", "logaddexp2",
-        "reciprocal", "div", "divide", "true_divide", "truediv", "rtruediv", "rdiv", "idiv", "prod",
-        "cumprod",
-        "norm", "vector_norm", "linalg_vector_norm", "matrix_norm", "std", "std_mean", "renorm", "cdist", "dist",
+        "erfinv", "ndtri", "entr", "hypot", "sinc",
+        "sqrt", "rsqrt", "log", "log2", "log10", "log1p", "xlogy", "xlog1py", "logsumexp", "logcumsumexp", "logaddexp",
+        "logaddexp2", "rpow",
+        "reciprocal", "div", "divide", "true_divide", "truediv", "rtruediv", "rdiv", "idiv", "addcdiv", "prod", "cumprod",
+        "fmod", "remainder", "mod", "rmod", "imod",
+        "norm", "norm_except_dim", "std", "std_mean", "renorm", "cdist", "pdist", "dist",
         "amax", "amin", "aminmax", "max", "min", "median", "nanmedian", "scatter_reduce", "index_reduce", "segment_reduce",
-        "cummax", "cummin", "hardtanh", "relu6", "threshold", "softshrink", "hardshrink", "digamma", "lgamma", "polygamma",
+        "cummax", "cummin", "maximum", "minimum", "fmax", "fmin",
+        "abs", "absolute", "copysign", "clamp", "clamp_min", "clamp_max", "clip",
+        "hardtanh", "relu6", "threshold", "softshrink", "hardshrink", "hardswish", "hardsigmoid",
+        "digamma", "psi", "lgamma", "gammaln", "mvlgamma", "multigammaln", "polygamma", "zeta", "i0e", "i1", "i1e",
         "normalize", "cosine_similarity", "pairwise_distance", "gaussian_nll_loss", "poisson_nll_loss", "ctc_loss",
-        "lp_pool1d", "lp_pool2d", "lp_pool3d", "triplet_margin_loss", "cosine_embedding_loss", "det", "logdet", "slogdet",
-        "linalg_det", "linalg_slogdet", "inverse", "linalg_inv", "linalg_solve", "linalg_cholesky", "cholesky", "svd",
-        "linalg_svd", "linalg_svdvals", "linalg_eigh", "linalg_eigvalsh", "linalg_qr", "qr",
+        "binary_cross_entropy", "l1_loss", "smooth_l1_loss", "huber_loss", "hinge_embedding_loss", "margin_ranking_loss",
+        "multi_margin_loss", "multilabel_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
+        "cosine_embedding_loss", "lp_pool1d", "lp_pool2d", "lp_pool3d",
+        "det", "logdet", "slogdet", "inverse", "pinverse", "cholesky", "cholesky_solve", "cholesky_inverse",
+        "triangular_solve", "lu", "lu_solve", "qr", "svd", "svd_lowrank", "pca_lowrank", "lobpcg",
     ]
 )  # fmt: skip
+_PRODUCTS = frozenset(["linalg_matmul", "linalg_multi_dot", "linalg_vecdot", "linalg_cross", "linalg_diagonal"])
+# Functions whose saved argument tells by its sign which derivative holds, and enters it smoothly otherwise.
+_SIGNED = frozenset(["leaky_relu", "rrelu", "rrelu_with_noise", "prelu", "elu", "selu"])
 _torch_attention = F.scaled_dot_product_attention
 _WITH_WEIGHT = frozenset(["linear", "bilinear", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3))])
 
 
 def _exact(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if name.strip("_") in _EXACT:
+    name = name.strip("_").removeprefix("special_")
+    if name in _EXACT or (name.startswith("linalg_") and name not in _PRODUCTS):
         return True
-    if name.strip("_") != "pow":
+    if name not in ("pow", "ipow", "float_power"):
         return False
     exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
     return not isinstance(exponent, int | float) or exponent < 1  # a pole at zero, of the power or of its derivative
@@ -82,13 +93,14 @@ class Watch(TorchFunctionMode):
     Attributes
     ----------
     exact : whether nothing that the function saves may be rounded
+    signed : whether what it saves keeps its sign
     weights : storages of the weights of the linear function that runs, which may be made of parameters (merged, normalised)
     """
 
     def __init__(self, *, attention: Callable[[], bool]) -> None:
         super().__init__()
         self.attention = attention
-        self.exact = False
+        self.exact = self.signed = False
         self.weights: frozenset[int] = frozenset()
 
     def __torch_function__(
@@ -111,6 +123,12 @@ class Watch(TorchFunctionMode):
                 return func(*args, **kwargs)
             finally:
                 self.exact = False
+        if name.strip("_") in _SIGNED:
+            self.signed = True
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self.signed = False
         if name in _WITH_WEIGHT:
             self.weights = _storages(args[1:2], kwargs)
             try:

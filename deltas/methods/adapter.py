@@ -56,7 +56,11 @@ class Adapter(Delta):
 
 @dataclass(frozen=True, kw_only=True)
 class Pfeiffer(Adapter):
-    """Pfeiffer's adapter: one a layer, after the feed-forward layer.
+    r"""Pfeiffer's adapter: one a layer, after the feed-forward layer, in the form of :class:`Adapter`.
+
+    With z the result of the feed-forward layer, r the residual and f the bottleneck, BERT's layer returns
+    :math:`\mathrm{LN}(z + f(z) + r)`. AdapterHub's ``seq_bn``, which is trained under the same name, reads the normalised
+    sum instead, :math:`\mathrm{LN}(f(\mathrm{LN}(z + r)) + z + r)`: its checkpoints are no deltas of this method.
 
     Parameters
     ----------

@@ -108,6 +108,8 @@ class LLaMAAdapter(Delta):
 
 
 class _Gated(AttentionPart):
+    gated = True
+
     def __init__(self, site: InputSite, length: int, std: float) -> None:
         super().__init__()
         self.prompt = nn.Parameter(torch.randn(length, site.size) * std)
@@ -123,7 +125,10 @@ class _Gated(AttentionPart):
 
 
 def made_by(layer: Any, rows: slice | None, u: Tensor) -> Tensor:
-    """Free coordinates that a linear layer makes of the free coordinates `u`."""
+    """Free coordinates that a linear layer makes of the free coordinates `u`, in the dtype of its weight."""
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and weight.is_floating_point():
+        u = u.to(weight.dtype)
     if is_layer(layer):
         z: Tensor = layer.preactivation(layer.prepare(space_before(layer).lift(u)))
         return z

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Delta, Site
@@ -108,7 +109,7 @@ class _Product(LinearPart):
         first, second = self._factors()
         u = self.space.coordinates(h)
         table = u.reshape(*u.shape[:-1], first.shape[1], second.shape[1])
-        z = (first @ (table @ second.T)).flatten(-2)
+        z = (first @ F.linear(table, second)).flatten(-2)
         if (time := self.space.time(u, host)) is not None:
             z = torch.addcmul(z, time, self.time)
         return self.scale * z

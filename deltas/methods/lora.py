@@ -18,6 +18,7 @@ from ..space import Space
 
 __all__ = ["LINEAR_ROLES", "LoRA", "LowRank"]
 
+CROSS_ROLES = ("cross.query", "cross.key", "cross.value", "cross.keys_and_values", "cross.out")
 LINEAR_ROLES = (
     "attention.query",
     "attention.key",
@@ -83,11 +84,26 @@ def linear_roles(host: Host, roles: tuple[str, ...]) -> tuple[str, ...]:
     """`roles`, or those of all linear layers of the blocks for ``("all",)``."""
     if roles != ("all",):
         return roles
-    cross = [role for role in ("cross.query", "cross.key", "cross.value", "cross.out") if host.has(role)]
+    cross = [role for role in CROSS_ROLES if host.has(role)]
     own = [role for role in LINEAR_ROLES if host.has(role)]
     if "attention.qkv" in host.roles:
         own = ["attention.qkv", *(r for r in own if r not in ("attention.query", "attention.key", "attention.value"))]
-    return (*own, *cross)
+    return (*own, *cross) or _linear_paths(host)
+
+
+def _linear_paths(host: Host) -> tuple[str, ...]:
+    """Paths of all linear layers of a model of no known family, without its heads and its output layer."""
+    output = getattr(host.model, "get_output_embeddings", lambda: None)()
+    heads = tuple(f"{head}." for head in host.heads())
+    found = [
+        path
+        for path, module in host.model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and module is not output
+        and not f"{path}.".startswith(heads)
+        and ".deltas." not in f".{path}."
+    ]
+    return tuple(found)
 
 
 class LowRank(LinearPart):
@@ -127,9 +143,11 @@ class _Directed(LowRank):
 
     def __init__(self, site: Site, space: Space, method: LoRA) -> None:
         super().__init__(site, space, method)
-        weight = matrix(site.module, None if site.rows is None else site.rows)
-        with torch.no_grad():
-            self.magnitude = nn.Parameter(weight.detach().norm(dim=1).to(self.A.device, self.A.dtype))
+        weight = matrix(site.module, site.rows).detach()
+        weight = weight.to(
+            torch.promote_types(weight.dtype, torch.float32)
+        )  # as in _ratio, so that it is 1 at the start
+        self.magnitude = nn.Parameter(weight.norm(dim=1).to(self.A.device))
 
     def addend(self, host: nn.Module, h: Tensor) -> None:
         """Nothing: the change is scaled together with z."""
@@ -156,4 +174,4 @@ class _Directed(LowRank):
         old = matrix(host, self.rows).double()
         new = old + self.change().double()
         new = new * (self.magnitude.double() / new.norm(dim=1))[:, None]
-        return folded(host, self.rows, new.to(self.A.dtype))
+        return folded(host, self.rows, new.to(host.weight.dtype))

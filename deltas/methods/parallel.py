@@ -12,6 +12,7 @@ from ..errors import DeltaError
 from ..functions import function
 from ..hosts import Host
 from ..linear import LinearPart
+from ..precision import in_dtype_of
 from ..space import Space, space_before
 from .adapter import Bottleneck
 
@@ -152,5 +153,5 @@ class Branch(LinearPart):
         u, slot.u = slot.u, None
         if u is None:
             raise DeltaError(f"{self.path} was not called before the end of its block, so its input is not known")
-        change: Tensor = self.inner(u)
+        change: Tensor = self.inner(in_dtype_of(self.inner, u))
         return change if self.scale == 1 else self.scale * change

@@ -33,7 +33,7 @@ class PrefixTuning(Delta):
     hidden : int or None. Size of the two-layer map that makes keys and values of one table of embeddings for all layers
         (the paper's reparametrisation), ``W_2 tanh(W_1 E)``; None trains keys and values themselves.
     init_std : float, > 0. Deviation of the initial keys (values), or of the table.
-    roles : roles of attention layers
+    roles : roles of attention layers; None takes every attention, cross-attention too where there is one
     positions : str. ``"kept"``, or ``"shifted"``: the input's tokens are counted from position n on, as if the prefix were a
         text before them. That is what peft's checkpoints are trained for; it costs n positions of a model that has learned
         them.
@@ -48,7 +48,7 @@ class PrefixTuning(Delta):
     length: int = 20
     hidden: int | None = None
     init_std: float = 0.02
-    roles: tuple[str, ...] = ("attention",)
+    roles: tuple[str, ...] | None = None
     positions: str = "kept"
 
     def __post_init__(self) -> None:
@@ -59,7 +59,10 @@ class PrefixTuning(Delta):
 
     def sites(self, host: Host) -> list[Site]:
         """Attention layers, and the input if its positions move."""
-        found = self.at(host, *self.roles, kind="attention")
+        roles = self.roles
+        if roles is None:
+            roles = ("attention", "cross") if "cross" in host.roles else ("attention",)
+        found = self.at(host, *roles, kind="attention")
         return [*found, self.at_input(host)] if self.positions == "shifted" else found
 
     def shared(self, host: Host, sites: list[Site]) -> nn.Module | None:

@@ -15,20 +15,23 @@ from ..space import Space, space_before
 
 __all__ = ["IA3"]
 
+KEYS_AND_VALUES = ("attention.key", "attention.value", "cross.key", "cross.value")
+
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Delta):
     r"""(IA)^3: keys, values and what the second feed-forward map is given are multiplied by learned vectors.
 
     :math:`k \leftarrow l_k \odot k,\ v \leftarrow l_v \odot v,\ h \leftarrow l_f \odot h`, all 1 at the start. L layers take
-    :math:`L(2d + f)` numbers. On a Lorentz backbone the space coordinates are multiplied and lifted again.
+    :math:`L(2d + f)` numbers, and 2d more each where they have cross-attention, of which keys and values are multiplied too.
+    On a Lorentz backbone the space coordinates are multiplied and lifted again.
 
     Factors of results merge into weights and biases. Those of an input merge into the columns of a Euclidean layer; in a
     Lorentz layer the time is derived after the scaling, so no matrix does the same, and only ``IA3(inputs=())`` merges.
 
     Parameters
     ----------
-    roles : roles of linear layers whose results are multiplied
+    roles : roles of linear layers whose results are multiplied; None takes the keys and values of every attention
     inputs : roles of linear layers whose inputs (after the layer's activation) are multiplied
 
     References
@@ -37,16 +40,19 @@ class IA3(Delta):
     section 3.3.
     """
 
-    roles: tuple[str, ...] = ("attention.key", "attention.value")
+    roles: tuple[str, ...] | None = None
     inputs: tuple[str, ...] = ("ffn.down",)
 
     def __post_init__(self) -> None:
-        if both := sorted(set(self.roles) & set(self.inputs)):
+        if both := sorted(set(KEYS_AND_VALUES if self.roles is None else self.roles) & set(self.inputs)):
             raise DeltaError(f"IA3 multiplies a layer's result or its input, and {both[0]!r} is in roles and in inputs")
 
     def sites(self, host: Host) -> list[Site]:
         """Linear layers of the roles."""
-        return self.at(host, *self.roles, *self.inputs)
+        roles = self.roles
+        if roles is None:  # a decoder alone has no cross-attention
+            roles = tuple(role for role in KEYS_AND_VALUES if role.startswith("attention.") or host.has(role))
+        return self.at(host, *roles, *self.inputs)
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """One vector."""

@@ -14,6 +14,7 @@ from ..errors import DeltaError
 from ..functions import function
 from ..hosts import Host
 from ..linear import LinearPart
+from ..precision import in_dtype_of
 from ..space import Space, space_before
 from .adapter import Bottleneck
 from .llama import InputSite, attention_inputs
@@ -147,6 +148,6 @@ class _Adapter(LinearPart):
         u, slot.u = slot.u, None
         if u is None:
             raise DeltaError(f"{self.path} was not called before the end of its block, so its input is not known")
-        gate: Tensor = self.gate(self.before_block.linear(u, self.gate.weight))
+        gate: Tensor = self.gate(self.before_block.linear(in_dtype_of(self.gate, u), self.gate.weight))
         change: Tensor = self.bottleneck(z)
         return z + gate * change

@@ -97,7 +97,7 @@ def _shape(model: nn.Module) -> dict[str, Any]:
 
 def _prefix_spec(config: Mapping[str, Any], host: Host, paths: list[str], values: Values) -> Delta:
     _refuse_seq2seq(config)
-    return PrefixTuning(length=_length(config, values), positions="shifted")
+    return PrefixTuning(length=_length(config, values), roles=("attention",), positions="shifted")
 
 
 def _prefix_parts(handle: Handle) -> list[Any]:

@@ -42,3 +42,11 @@ def test_combination_shares_the_budget() -> None:
 def test_too_small() -> None:
     with pytest.raises(DeltaError, match=r"128 parameters at rank 1|256 parameters at rank 1"):
         fit_budget(backbone("bert"), "LoRA", 50)
+
+
+@pytest.mark.parametrize("name", ["LoKr", "LoRA"])
+def test_a_size_that_has_stopped_growing_is_not_made_larger(name: str) -> None:
+    options = fit_budget(backbone("bert"), name, 10**9)
+    (size,) = options.values()
+    assert count(name, options, "bert") > count(name, {"rank": size - 1}, "bert")
+    assert name == "LoRA" or (size <= 8 and count(name, {"rank": size + 1}, "bert") == count(name, options, "bert"))

@@ -114,3 +114,9 @@ def test_a_model_with_deltas_is_refused() -> None:
     deltas.attach(model, LoRA(rank=1))
     with pytest.raises(DeltaError, match="detach"):
         deltas.check(model, LoRA(), inputs("bert"))
+
+
+def test_it_leaves_the_generator_alone() -> None:
+    state = torch.get_rng_state()
+    deltas.check(backbone("bert"), LoRA(rank=2), inputs("bert"))
+    assert torch.equal(torch.get_rng_state(), state)

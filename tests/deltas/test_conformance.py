@@ -182,10 +182,9 @@ def test_counts(case: str, name: str) -> None:
         return
     assert len(plan.rows) == len(handle.sites)
     shared = plan.parameters - sum(site.method.count(site) for site in handle.sites)
-    once = {id(p) for site in handle.sites[:1] if site.part for p in site.part.parameters()}
-    again = {id(p) for site in handle.sites[1:] if site.part for p in site.part.parameters()}
-    numel = {id(p): p.numel() for p in handle.parameters()}
-    assert shared == (sum(numel[i] for i in once & again) if len(methods(case)) == 1 else 0)
+    host = deltas.host_of(backbone(name))
+    common = [method.shared(host, method.sites(host)) for method in methods(case)]
+    assert shared == sum(p.numel() for module in common if module is not None for p in module.parameters())
 
 
 @few
@@ -261,14 +260,21 @@ def test_deepcopy(case: str, name: str) -> None:
 
 @few
 def test_bfloat16(case: str, name: str) -> None:
-    """Parts take the dtype of their module and keep it; under autocast float32 parts work too."""
-    model = backbone(name).to(torch.bfloat16)
-    handle = deltas.attach(model, CASES[case])
-    nudge(handle, std=0.01)
-    y = result(model, name)
-    assert y.dtype == torch.bfloat16
-    assert torch.isfinite(y).all()
-    assert all(t.dtype == torch.bfloat16 for t in handle.parts().values() if t.is_floating_point())
+    """Parts are float32 beside layers of 16 bits, or what is asked for; under autocast float32 parts work too."""
+    for asked in (None, torch.bfloat16):
+        model = backbone(name).to(torch.bfloat16)
+        before = result(model, name)
+        handle = deltas.attach(model, CASES[case], dtype=asked)
+        if all(method.exact for method in methods(case)):
+            assert torch.equal(result(model, name), before)
+        nudge(handle, std=0.01)
+        y = result(model, name)
+        assert y.dtype == torch.bfloat16
+        assert torch.isfinite(y).all()
+        want = asked or torch.float32
+        assert all(t.dtype == want for t in handle.parts().values() if t.is_floating_point())
+        y.float().square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in handle.parameters())
     model, handle = attached(case, name)
     nudge(handle)
     with torch.autocast("cpu", torch.bfloat16):

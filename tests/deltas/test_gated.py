@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from torch import Tensor, nn
 
 import deltas
@@ -211,8 +215,53 @@ def test_what_does_not_fit() -> None:
         deltas.attach(build("bert"), deltas.LLaMAAdapter(depth=3))
     with pytest.raises(deltas.DeltaError, match="layers or a depth"):
         deltas.LLaMAAdapter(depth=1, layers=(0,))
-    model, inputs = build("bert"), batch("bert")
-    deltas.attach(model, deltas.LLaMAAdapter(length=N), name="one")
-    deltas.attach(model, deltas.PrefixTuning(length=N), name="two", heads=())
-    with pytest.raises(deltas.DeltaError, match="disable one of the deltas"):
-        model(**inputs)
+
+
+@pytest.mark.parametrize("other", [deltas.PrefixTuning(length=2), deltas.UniPELT()])
+def test_gated_and_other_tokens_in_one_layer_are_refused_before_anything_runs(other: deltas.Delta) -> None:
+    model, spec = build("bert"), deltas.LLaMAAdapter(length=2)
+    for refused in (spec + other, other + spec):
+        for use in (deltas.plan, deltas.attach):
+            with pytest.raises(deltas.DeltaError, match="both give tokens to"):
+                use(model, refused)
+    first = deltas.attach(model, spec, name="first", heads=())
+    with pytest.raises(deltas.DeltaError, match="both give tokens to"):
+        deltas.attach(model, other, name="second", heads=())
+    first.disable()
+    second = deltas.attach(model, other, name="second", heads=())
+    with pytest.raises(deltas.DeltaError, match="both give tokens to"):
+        first.enable()
+    second.detach()
+    first.enable()
+    assert model(**batch("bert")).logits.isfinite().all()
+    first.detach()
+    apart = deltas.LLaMAAdapter(length=2, layers=(0,)) + deltas.PrefixTuning(length=2, layers=(1,))
+    assert deltas.check(model, apart, batch("bert"))
+
+
+def test_an_attention_implementation_without_place_for_tokens_is_refused_in_the_plan() -> None:
+    model = build("bert")
+    model.config._attn_implementation = "flex_attention"
+    for use in (deltas.plan, deltas.attach):
+        with pytest.raises(deltas.DeltaError, match=r"'flex_attention'; tokens before the keys work with 'sdpa'"):
+            use(model, deltas.PrefixTuning(length=2))
+
+
+def test_what_is_offered_instead_of_tokens_can_be_had() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    second = tf.DebertaV2Model(tf.DebertaV2Config(vocab_size=20, **sizes))
+    for model in (second, tf.DebertaModel(tf.DebertaConfig(vocab_size=20, **sizes))):
+        with pytest.raises(deltas.DeltaError, match=r"can be attached \(Adapter, BitFit\)"):
+            deltas.attach(model, deltas.PromptTuning())
+        deltas.attach(model, deltas.Adapter() + deltas.BitFit())
+
+
+def test_a_pickled_model_with_tokens_is_read_by_a_fresh_process(tmp_path: Path) -> None:
+    model = build("bert")
+    stir(deltas.attach(model, deltas.PrefixTuning(length=2)))
+    torch.save((model, batch("bert"), model(**batch("bert")).logits), tmp_path / "model.pt")
+    code = (
+        "import sys, torch\nmodel, batch, want = torch.load(sys.argv[1], weights_only=False)\n"
+        "assert torch.equal(model(**batch).logits, want)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.pt")], check=True)

@@ -321,3 +321,45 @@ def test_a_method_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         assert deltas.check(model, Scale(), inputs(name))
     with pytest.raises(DeltaError, match="exists"):
         deltas.register_delta(type("Scale", (Scale,), {}))
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_step_of_the_optimiser_does_not_move_the_backbone_while_a_delta_is_off(set_to_none: bool) -> None:
+    model = backbone("bert")
+    before = result(model, "bert")
+    handle = deltas.attach(model, BitFit())
+    optimiser = torch.optim.AdamW(handle.parameters(), lr=0.1)
+    result(model, "bert").sum().backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=set_to_none)
+    want = result(model, "bert")
+    handle.disable()
+    optimiser.step()
+    assert torch.equal(result(model, "bert"), before)
+    handle.enable()
+    assert torch.equal(result(model, "bert"), want)
+
+
+def test_taking_a_delta_out_while_it_is_off_restores_the_backbone() -> None:
+    model = backbone("bert")
+    before = state(model)
+    handle = deltas.attach(model, BitFit())
+    nudge(handle)
+    handle.disable()
+    with torch.no_grad():
+        for parameter in handle.owned().values():
+            parameter.add_(1)
+    handle.detach()
+    assert all(torch.equal(before[k], v) for k, v in state(model).items())
+
+
+def test_taking_a_delta_out_while_it_is_off_leaves_what_another_trains() -> None:
+    model = backbone("bert")
+    first = deltas.attach(model, LoRA(rank=2), name="first")
+    first.disable()
+    second = deltas.attach(model, LoRA(rank=2), name="second")
+    nudge(second)
+    want = result(model, "bert")
+    first.detach()
+    assert torch.equal(result(model, "bert"), want)
+    assert all(p.requires_grad for p in second.parameters())

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 import deltas
-from deltas import DeltaError, FullFineTuning, HeadOnly, LoRA
+from deltas import IA3, DeltaError, FullFineTuning, HeadOnly, LoRA, PrefixTuning
 from deltas.hosts import HOSTS, Host, host_of
 
-from .backbones import backbone
+from .backbones import backbone, nudge
+from .models import batch, build
 
 # backbone of the tests -> role -> number of modules that play it, counted from the architecture
 COUNTS = {
@@ -162,3 +174,79 @@ def test_a_model_of_no_family_takes_what_needs_no_roles() -> None:
         deltas.attach(model, LoRA(rank=1))
     with pytest.raises(DeltaError, match=r"unknown host 'bertt'\. Did you mean 'bert'"):
         host_of(backbone("bert"), "bertt")
+
+
+def fused(rows: int, **heads: int) -> Any:
+    model = nn.ModuleDict({"0": nn.ModuleDict({"qkv": nn.Linear(8, rows)})})
+    if heads:
+        model.config = SimpleNamespace(**heads)
+    return model
+
+
+def test_thirds_of_a_layer_that_has_none_are_refused() -> None:
+    roles = {"attention.value": "*.qkv:value"}
+    spec = LoRA(rank=1, roles=("attention.value",))
+    with pytest.raises(DeltaError, match=r"16 rows, which are no three equal parts"):
+        deltas.attach(fused(16), spec, host=roles)
+    with pytest.raises(DeltaError, match=r"4 heads of queries and 1 of keys: name the rows, '\*\.qkv:0-32'"):
+        deltas.attach(fused(24, num_attention_heads=4, num_key_value_heads=1), spec, host=roles)
+    for model in (fused(24), fused(24, num_attention_heads=4, num_key_value_heads=4)):
+        assert deltas.attach(model, spec, host=roles).sites[0].rows == slice(16, 24)
+
+
+def test_rows_by_their_numbers() -> None:
+    model, spec = fused(16), LoRA(rank=1, roles=("attention.value",))
+    handle = deltas.attach(model, spec, host={"attention.value": "*.qkv:12-16"})
+    nudge(handle, 0.5)
+    layer, x = model["0"]["qkv"], torch.randn(3, 8)
+    changed = (layer(x) - nn.functional.linear(x, layer.weight, layer.bias)).abs().amax(0) > 0
+    assert changed.nonzero().flatten().tolist() == [12, 13, 14, 15]
+    handle.merge()
+    handle.unmerge()
+    for path, message in (
+        ("*.qkv:12-17", "has the rows 0-16"),
+        ("*.qkv:12", "rows of a fused layer are"),
+        ("*.qkv:v", "rows"),
+    ):
+        with pytest.raises(DeltaError, match=message):
+            deltas.attach(fused(16), spec, host={"attention.value": path})
+
+
+def test_all_linear_layers_of_a_model_of_no_family() -> None:
+    model = DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=20, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=16)
+    ).eval()
+    handle = deltas.attach(model, LoRA(rank=2, roles=("all",)))
+    paths = {site.path for site in handle.sites}
+    layers = {name for name, m in model.distilbert.named_modules(prefix="distilbert") if isinstance(m, nn.Linear)}
+    assert layers <= paths <= layers | {"pre_classifier"}
+    language = DistilBertForMaskedLM(model.config)
+    assert "vocab_projector" not in {row.path for row in deltas.plan(language, LoRA(rank=2, roles=("all",))).rows}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_cross_attention_of_a_decoder_is_among_all(family: str) -> None:
+    sizes = {"bert": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+             "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}}  # fmt: skip
+    if family == "bert":
+        model: Any = BertLMHeadModel(
+            BertConfig(vocab_size=20, is_decoder=True, add_cross_attention=True, **sizes["bert"])
+        )
+    else:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=20, add_cross_attention=True, **sizes["gpt2"]))
+    handle = deltas.attach(model, LoRA(rank=2, roles=("all",)))
+    inside = [
+        n for n, m in model.named_modules() if ".crossattention." in n and type(m).__name__ in ("Linear", "Conv1D")
+    ]
+    assert inside and set(inside) <= {site.path for site in handle.sites}
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_ia3_and_prefixes_reach_cross_attention(family: str) -> None:
+    model = build(family)
+    layers, d, f = 2, 32, 64
+    assert deltas.plan(model, IA3(), heads=()).parameters == layers * (2 * d + f) + layers * (4 * d + f)
+    assert deltas.plan(model, IA3(roles=("attention.key", "attention.value"))).parameters == 2 * layers * (2 * d + f)
+    assert deltas.plan(model, PrefixTuning(length=5), heads=()).parameters == 3 * layers * 2 * 5 * d
+    for spec in (IA3(), PrefixTuning(length=5), PrefixTuning(length=5, hidden=8)):
+        assert deltas.check(model, spec, batch(family))

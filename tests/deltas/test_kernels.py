@@ -79,3 +79,14 @@ def test_vmap_of_values_and_gradients_equals_one_at_a_time(over: str) -> None:
         alone = slopes(*(value[place] if name in several else value for name, value in given.items()))
         for ours, want in zip(got, alone, strict=True):
             torch.testing.assert_close(ours[place], want, rtol=1e-12, atol=1e-13)
+
+
+def test_b_itself_is_stored_and_not_its_multiple() -> None:
+    """What is no parameter may be rounded by who compresses what is stored."""
+    x, weight = torch.randn(3, 5), torch.randn(4, 5)
+    A, B = torch.randn(2, 5, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    stored: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.append(t) or t, lambda t: t):
+        low_rank_linear(x, weight, None, A, B, 3.0)
+    assert any(t.data_ptr() == B.data_ptr() for t in stored) and any(t.data_ptr() == A.data_ptr() for t in stored)
+    assert not any(t.shape == B.shape and torch.equal(t, 3.0 * B) for t in stored)

@@ -89,24 +89,25 @@ def t5_stack(stack: Any, ids: Tensor, seen: Tensor, pairs: Pairs, memory: Tensor
     x = stack.embed_tokens(ids)
     size = ids.shape[1]
     added = stack.block[0].layer[0].SelfAttention.compute_bias(size, size)
-    for block, pair in zip(stack.block, pairs, strict=True):
+    there = iter(pairs)  # of every layer that of its own attention, then that of its cross-attention
+    for block in stack.block:
+        pair = next(there)
         own, h = block.layer[0].SelfAttention, block.layer[0].layer_norm(x)
         q, k, v = (heads(f(h), 4) for f in (own.q, own.k, own.v))
         x = x + own.o(attention(q, k, v, pair, seen, scale=1.0, added=added))
         if memory is not None:
             cross, h = block.layer[1].EncDecAttention, block.layer[1].layer_norm(x)
             q, k, v = heads(cross.q(h), 4), heads(cross.k(memory), 4), heads(cross.v(memory), 4)
-            weights = (q @ k.mT).masked_fill(~padding, -torch.inf).softmax(-1)
-            x = x + cross.o((weights @ v).transpose(1, 2).flatten(2))
+            x = x + cross.o(attention(q, k, v, next(there), padding, scale=1.0))
         x = block.layer[-1](x)
     return stack.final_layer_norm(x)
 
 
 def t5(model: Any, inputs: dict[str, Tensor], pairs: Pairs) -> Tensor:
     padding, target = inputs["attention_mask"].bool()[:, None, None], inputs["decoder_input_ids"]
-    memory = t5_stack(model.encoder, inputs["input_ids"], padding, pairs[2:], None, padding)
+    memory = t5_stack(model.encoder, inputs["input_ids"], padding, pairs[4:], None, padding)
     seen = causal(torch.ones_like(target))
-    x = t5_stack(model.decoder, target, seen, pairs[:2], memory, padding)
+    x = t5_stack(model.decoder, target, seen, pairs[:4], memory, padding)
     return model.lm_head(x * (model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1))
 
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import deltas
-from deltas import Adapter, BitFit, DeltaError, LoRA, PrefixTuning
+from deltas import Adapter, BitFit, DeltaError, LNTuning, LoRA, PrefixTuning
 from deltas.storage import fingerprint
+from lorentz.hf import LorentzConfig, LorentzForSequenceClassification
 
 from .backbones import backbone, nudge, result, state
 
@@ -41,7 +42,7 @@ def test_document(stored: Path) -> None:
     assert [entry["method"] for entry in document["methods"]] == ["LoRA", "BitFit"]
     assert document["methods"][0]["config"]["rank"] == 2
     assert document["heads"] == ["classifier"] and document["dtype"] == "float32"
-    assert document["backbone_sha256"] == fingerprint(backbone("bert"), heads=("classifier",))
+    assert document["backbone_sha256"] == fingerprint(backbone("bert"), heads=("classifier",), derived=False)
     assert sorted(p.name for p in stored.iterdir()) == ["delta.json", "delta.safetensors"]
 
 
@@ -155,3 +156,72 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
             with pytest.raises(DeltaError, match="is a file or below one"):
                 write(folder)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_another_geometry_is_refused_whatever_is_forced(stored: Path) -> None:
+    refuse(stored, "is of a euclidean backbone, this one is lorentz", name="lorentz", force=True)
+
+
+def curved(k: float, **more: Any) -> Any:
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 9,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 17,
+        "vocab_size": 20,
+    }
+    return LorentzForSequenceClassification(LorentzConfig(k=k, **sizes, **more)).eval()
+
+
+def test_another_k_is_refused_unless_forced(tmp_path: Path) -> None:
+    deltas.attach(curved(1.0), LoRA(rank=2)).save(tmp_path)
+    model = curved(4.0)
+    with pytest.raises(DeltaError, match=r"k = 1, this one has k = 4.*force=True"):
+        deltas.load(model, tmp_path)
+    assert not deltas.handles(model)
+    deltas.load(model, tmp_path, force=True)
+    deltas.load(curved(1.0), tmp_path)
+    document = json.loads((tmp_path / "delta.json").read_text())
+    del document["k"]  # a file that says nothing
+    (tmp_path / "delta.json").write_text(json.dumps(document))
+    deltas.load(curved(4.0), tmp_path)
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_a_k_that_the_delta_trains_is_none_of_another_backbone(off: bool, tmp_path: Path) -> None:
+    def learnable() -> Any:
+        return curved(2.0, learnable_k=True)
+
+    handle = deltas.attach(learnable(), LNTuning(scalars=True))
+    nudge(handle, 0.5)
+    if off:
+        handle.disable()
+    handle.save(tmp_path)
+    deltas.load(learnable(), tmp_path)
+
+
+def test_buffers_that_no_checkpoint_stores_do_not_make_another_backbone(tmp_path: Path) -> None:
+    """As the frequencies of rotary positions, which a long input changes."""
+    model = backbone("bert")
+    model.register_buffer("derived", torch.zeros(3), persistent=False)
+    handle = deltas.attach(model, LoRA(rank=2))
+    handle.save(tmp_path)
+    handle.detach()
+    old = fingerprint(model, heads=("classifier",))
+    assert old != fingerprint(model, heads=("classifier",), derived=False)
+    with torch.no_grad():
+        model.derived.add_(1)
+    deltas.load(model, tmp_path).detach()
+    document = json.loads((tmp_path / "delta.json").read_text())
+    (tmp_path / "delta.json").write_text(json.dumps({**document, "backbone_sha256": old}))  # of an earlier version
+    with torch.no_grad():
+        model.derived.sub_(1)
+    deltas.load(model, tmp_path)
+
+
+def test_a_backbone_that_was_cast_is_said_to_be(stored: Path) -> None:
+    model = backbone("bert").to(torch.bfloat16)
+    with pytest.raises(DeltaError, match=r"in float32 and this one is in bfloat16.*Load .* in float32"):
+        deltas.load(model, stored)
+    deltas.load(model, stored, force=True)

@@ -38,6 +38,13 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "normalised": lambda z: F.normalize(z - 1),
     "gaussian": lambda z: F.gaussian_nll_loss(z.detach() * 2, z.detach(), z),
     "pooled": lambda z: F.lp_pool1d(z, 2.0, 4),
+    "cross entropy of shares": lambda z: F.binary_cross_entropy(z / 2, ROWS / 64, reduction="none"),
+    "hypotenuse": lambda z: torch.hypot(z - 1, z - 1.0005),
+    "norm of linalg": lambda z: torch.linalg.norm(z - 1, dim=1),
+    "remainder": lambda z: z % (z.flip(1) - 0.99),
+    "clamped": lambda z: z.clamp(1.0002, 1.0007),
+    "greater one": lambda z: torch.maximum(z, z.flip(1)),
+    "magnitude": lambda z: (z - 1.0005).abs(),
 }  # fmt: skip
 
 
@@ -57,7 +64,7 @@ def test_arguments_stay_exact(name: str) -> None:
     "layer",
     [
         nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.01, inplace=True), nn.Hardtanh(inplace=True), nn.ReLU6(inplace=True),
-        nn.Threshold(0.1, 0.0, inplace=True), nn.Softshrink(), nn.Hardshrink(),
+        nn.Threshold(0.1, 0.0, inplace=True), nn.Softshrink(), nn.Hardshrink(), nn.LeakyReLU(0.01), nn.PReLU(),
     ],
     ids=str,
 )  # fmt: skip
