@@ -1,11 +1,12 @@
 """Structural probes of MiniLM on English dependency trees.
 
-    python -m benchmarks.probing [--seeds 0-2] [--max-train 4000] [--epochs 10] [--targets distance,depth] [--runs runs]
+    python -m benchmarks.probing [--seeds 0-2] [--max-train 4000] [--epochs 10] [--targets distance,depth]
+                                 [--probes Euclidean,Poincaré,Lorentz,flat] [--layers 0,1,2,3,4,5,6] [--runs runs]
 
 Euclidean, Poincaré and Lorentz probes of 64 coordinates on UD English-EWT, with the flat limit of the Lorentz probe (k = 1e6)
 and two controls: MiniLM with random weights, and the order of the words. Layers are chosen by geometry on the validation part
-with seed 1000, among all; the random encoder is probed at the layer of the Euclidean probe. As many training sentences as
-given, the same for all (of 12,544). Differences from the Euclidean probe are paired by seed, with 95 % t intervals. The
+with seed 1000, among those given; the random encoder is probed at the layer of the Euclidean probe. As many training sentences
+as given, the same for all (of 12,544). Differences from the Euclidean probe are paired by seed, with 95 % t intervals. The
 states of the encoder are computed once. One thread. HYREL_DATA names the data folder.
 """
 
@@ -41,8 +42,9 @@ PROBES: dict[str, dict[str, Any]] = {
     "Euclidean": {"geometry": "euclidean"},
     "Poincaré": {"geometry": "poincare"},
     "Lorentz": {"geometry": "lorentz"},
-    "flat limit": {"geometry": "lorentz", "k": FLAT},
+    "flat": {"geometry": "lorentz", "k": FLAT},
 }
+NAMES = {"flat": "flat limit"}
 Layers = Mapping[int, Mapping[str, WordStates]]  # states by layer and split
 
 
@@ -97,12 +99,15 @@ def rows_of(
     monitor = MONITORS[target][0]
     scores: dict[str, list[dict[str, float]]] = {}
     chosen = {}
-    for name, told in PROBES.items():
+    for name in options.probes.split(","):
+        told = PROBES[name]
         probe = {"target": target, **told}
-        if name == "flat limit":
+        if name == "flat":
             chosen[name] = chosen["Lorentz"]
         else:
-            trials = {layer: score(data, real, layer, probe, TRIAL, options)["valid"][monitor] for layer in real}
+            trials = {
+                layer: score(data, real, layer, probe, TRIAL, options)["valid"][monitor] for layer in options.layers
+            }
             chosen[name] = max(trials, key=lambda layer: trials[layer])
         scores[name] = [score(data, real, chosen[name], probe, seed, options)["test"] for seed in options.seeds]
     euclidean = {"target": target, **PROBES["Euclidean"]}
@@ -118,15 +123,17 @@ def rows_of(
             values = [one[metric] for one in some]
             at = f", layer {chosen[name]}" if name in chosen else ""
             spread = round(half_width(values), 4) if len(values) > 1 else None
-            what = f"{DATA}, {target}, {name}{at}: test {metric}"
+            what = f"{DATA}, {target}, {NAMES.get(name, name)}{at}: test {metric}"
             found.append(row(what, round(float(np.mean(values)), 4), "0 to 1", n=len(values), spread=spread))
     if len(options.seeds) > 1:
         plain = [one[monitor] for one in scores["Euclidean"]]
         pairs = [
             paired_row(
-                f"{DATA}, {target}: test {monitor}, {name} minus Euclidean", [o[monitor] for o in scores[name]], plain
+                f"{DATA}, {target}: test {monitor}, {NAMES.get(name, name)} minus Euclidean",
+                [o[monitor] for o in scores[name]],
+                plain,
             )
-            for name in PROBES
+            for name in options.probes.split(",")
             if name != "Euclidean"
         ]
         holm(pairs)
@@ -140,6 +147,8 @@ def main() -> None:
     parser.add_argument("--max-train", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--targets", default="distance,depth")
+    parser.add_argument("--probes", default=",".join(PROBES))
+    parser.add_argument("--layers", type=parse_seeds, default=list(range(7)))
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
