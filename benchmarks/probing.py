@@ -5,9 +5,9 @@
 
 Euclidean, Poincaré and Lorentz probes of 64 coordinates on UD English-EWT, with the flat limit of the Lorentz probe (k = 1e6)
 and two controls: MiniLM with random weights, and the order of the words. Layers are chosen by geometry on the validation part
-with seed 1000, among those given; the random encoder is probed at the layer of the Euclidean probe. As many training sentences
-as given, the same for all (of 12,544). Differences from the Euclidean probe are paired by seed, with 95 % t intervals. The
-states of the encoder are computed once. One thread. HYREL_DATA names the data folder.
+with seed 1000, among those given; the random encoder is probed at the layer of the Euclidean probe. As many training
+sentences as given, the same for all (of 12,544). Differences from the Euclidean probe are paired by seed, with 95 % t
+intervals. The states of the encoder are computed once. One thread. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
