@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(
         assert not (tmp_path / "runs").exists()
 
     folder = str(source.folder)
-    other = r"--delta.start .* belongs to another backbone .*: load the model that it was trained on$"
+    other = r"--delta.start .* belongs to another backbone .*\. Load the model that it was trained on$"
     refused(other, kind="twin", delta={"start": folder})
     refused("--delta.start nowhere: no delta.json in nowhere", delta={"start": "nowhere"})
     refused(r"the stored delta is LoRA\+BitFit", delta={"name": "LoRA", "start": folder})
