@@ -320,8 +320,8 @@ def native(value: Any) -> Any:
     """Numbers of numpy as those of Python, at any depth."""
     if isinstance(value, Mapping):
         return {key: native(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [native(part) for part in value]
+    if type(value) in (list, tuple):
+        return type(value)(native(part) for part in value)
     return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 

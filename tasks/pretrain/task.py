@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorentz.hf import LorentzConfig, LorentzForMaskedLM
+from lorentz.hf import LorentzForMaskedLM
 from tasks.data.corpus import Corpus
 from tasks.errors import UsageError
 from tasks.optim import decay_groups
 
+from .architecture import lorentz_config
 from .config import PretrainConfig
 from .masking import IGNORED, mask_tokens, pack
 from .tokenizer import learn_tokenizer
@@ -55,24 +56,7 @@ class Pretraining:
 
     def build(self, config: PretrainConfig, data: Corpus) -> LorentzForMaskedLM:
         """Make the model."""
-        model, tokenizer = config.model, self.prepare(data)[0]
-        found = LorentzConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=model.hidden_size,
-            num_hidden_layers=model.layers,
-            num_attention_heads=model.heads,
-            hidden_dropout_prob=model.dropout,
-            attention_probs_dropout_prob=model.dropout,
-            position_embedding_type=model.positions,
-            type_vocab_size=0,
-            geometry=model.geometry,
-            k=model.k,
-            learnable_k=model.learnable_k,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.cls_token_id,
-            eos_token_id=tokenizer.sep_token_id,
-        )
-        return LorentzForMaskedLM(found)
+        return LorentzForMaskedLM(lorentz_config(config.model, self.prepare(data)[0]))
 
     def passes(self, data: Corpus) -> int:
         """Count the batches of a pass over the training split."""

@@ -10,10 +10,11 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorentz.hf import LorentzConfig, LorentzForConditionalGeneration
+from lorentz.hf import LorentzForConditionalGeneration
 from tasks.data.parallel import Parallel
 from tasks.errors import UsageError
 from tasks.optim import decay_groups
+from tasks.pretrain.architecture import lorentz_config
 from tasks.pretrain.masking import IGNORED
 from tasks.pretrain.tokenizer import learn_tokenizer
 from tasks.registry import did_you_mean
@@ -91,28 +92,14 @@ class Translation:
         """Make the model."""
         self.prepare(data)
         signatures()  # a missing library is said before anything is trained
-        model, tokenizer = config.model, self.tokenizer
         longest = max(int(side.lengths.max()) for pair in self._pairs.values() for side in pair)
-        return LorentzForConditionalGeneration(
-            LorentzConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=model.hidden_size,
-                num_hidden_layers=model.layers,
-                num_attention_heads=model.heads,
-                hidden_dropout_prob=model.dropout,
-                attention_probs_dropout_prob=model.dropout,
-                position_embedding_type=model.positions,
-                max_position_embeddings=max(longest, longest_translation(config.max_length)) + 1,
-                type_vocab_size=0,
-                geometry=model.geometry,
-                k=model.k,
-                learnable_k=model.learnable_k,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.cls_token_id,
-                eos_token_id=tokenizer.sep_token_id,
-                decoder_start_token_id=tokenizer.cls_token_id,
-            )
+        found = lorentz_config(
+            config.model,
+            self.tokenizer,
+            max_position_embeddings=max(longest, longest_translation(config.max_length)) + 1,
+            decoder_start_token_id=self.tokenizer.cls_token_id,
         )
+        return LorentzForConditionalGeneration(found)
 
     def n_batches(self, data: Parallel) -> int:
         """Count the batches of an epoch."""
