@@ -1,24 +1,26 @@
 """Delta methods on sentence tasks: a matched Lorentz and Euclidean pair, MiniLM and its conversion.
 
     python -m benchmarks.deltas_grid [--part pair|minilm|rest|combinations|sizes] [--seeds 0-4] [--data SST-2,TREC,SUBJ,MRPC]
-                                     [--runs runs] [--converted FOLDER] [--lr-factors 1,3,10] [--steps 300]
+                                     [--runs runs] [--converted FOLDER] [--lr-factors 1,3,10 | --rates] [--steps 300]
 
 ``pair`` is tasks.backbones' lorentz-small and euclidean-small with full fine-tuning, the head alone and six methods;
 ``minilm`` the same on MiniLM and, with ``--converted``, its conversion (``python -m benchmarks.conversion``); ``rest`` the
-other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2; ``sizes`` LoRA, Adapter and BitFit on
-SST-2 on three Euclidean backbones of 1.8, 15.5 and 22.6 million parameters: euclidean-small, the first two of MiniLM's six
-layers (a folder minilm-2-layers that is made in the runs folder; not trained further), and MiniLM, with each method less
-full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32 texts of like length. Learning rates
-are chosen by method and backbone on the validation part of the first data set, with seed 1000, among equally many multiples
-of the method's usual one. Majority and TF-IDF stand in every table. Differences between the geometries are paired by seed,
-with 95 % t intervals, Holm-adjusted over the data sets; a data set counts where both models beat majority and TF-IDF by three
-deviations. Finished runs in the runs folder are used again. Results: benchmarks/results/deltas_PART.json. One thread.
-HYREL_DATA names the data folder.
+other methods on SST-2; ``combinations`` all sums of Adapter, LoRA and BitFit on SST-2; ``sizes`` LoRA, Adapter and BitFit
+on SST-2 on three Euclidean backbones of 1.8, 15.5 and 22.6 million parameters: euclidean-small, the first two of MiniLM's
+six layers (a folder minilm-2-layers that is made in the runs folder; not trained further), and MiniLM, with each method
+less full fine-tuning paired by seed. At most 2,000 training rows, 64 tokens, 300 steps of 32 texts of like length. Learning
+rates are chosen by method and backbone on the validation part of the first data set, with seed 1000, among equally many
+multiples of the method's usual one; ``--rates`` takes those that the part's result file was made with, without new trials.
+Majority and TF-IDF stand in every table. Differences between the geometries are paired by seed, with 95 % t intervals,
+Holm-adjusted over the data sets; a data set counts where both models beat majority and TF-IDF by three deviations. Finished
+runs in the runs folder are used again. Results: benchmarks/results/deltas_PART.json. One thread. HYREL_DATA names the data
+folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
@@ -29,7 +31,7 @@ from tasks.argv import parse_seeds
 from tasks.compare_deltas.command import Row, compare_deltas
 
 from . import deltas_sizes
-from .common import row, save
+from .common import RESULTS, asked, row, save
 from .paired import holm, paired_row
 
 PAIR = ("lorentz-small", "euclidean-small")
@@ -89,9 +91,25 @@ def differences(rows: Sequence[Row], first: str, second: str) -> list[dict[str, 
     return found
 
 
-def _words(value: Any) -> str:
-    """An option as it was given, folders by their names."""
-    return " ".join(Path(folder).name for folder in value) if isinstance(value, list) else str(value)
+def chosen_rates(part: str, models: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Learning rates by (backbone, method) of the part's result file, where their trials stand behind them.
+
+    Raises
+    ------
+    SystemExit : no file, or none of these backbones.
+    """
+    path = RESULTS / f"deltas_{part}.json"
+    if not path.exists():
+        raise SystemExit(f"--rates: {path.name} is not there; leave the option out, and rates are chosen")
+    by_name = {Path(model).name: model for model in models}
+    found: dict[tuple[str, str], float] = {}
+    for entry in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        model, *_, method = entry["what"].split(":")[0].split(", ")
+        if model in by_name and entry.get("lr") is not None:
+            found[by_name[model], method] = entry["lr"]
+    if not found:
+        raise SystemExit(f"--rates: {path.name} has none of {', '.join(by_name)}")
+    return found
 
 
 def main() -> None:
@@ -102,10 +120,13 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--converted", nargs="*", default=[], metavar="FOLDER")
     parser.add_argument("--lr-factors", default="1,3,10")
+    parser.add_argument("--rates", action="store_true")
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
     chosen = settings(options)
+    models = chosen["model"].split(",")
     rows = compare_deltas(
+        rates=chosen_rates(options.part, models) if options.rates else None,
         seeds=options.seeds,
         runs=options.runs,
         costs=False,
@@ -120,15 +141,9 @@ def main() -> None:
         say=lambda line: print(line, flush=True),
         **chosen,
     )
-    models = chosen["model"].split(",")
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
-    seeds = ",".join(map(str, options.seeds))
-    others = ("data", "converted", "lr_factors", "steps")
-    given = {name: getattr(options, name) for name in others if getattr(options, name) != parser.get_default(name)}
-    words = (f" --{name.replace('_', '-')} {_words(value)}" for name, value in given.items())
-    command = f"python -m benchmarks.deltas_grid --part {options.part} --seeds {seeds}{''.join(words)}"
-    print(save(f"deltas_{options.part}", command, found, threads=1))
+    print(save(f"deltas_{options.part}", asked("deltas_grid"), found, threads=1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def compare_deltas(
     data_dir: str | None = None,
     args: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
+    rates: Mapping[tuple[str, str], float] | None = None,
     **overrides: Any,
 ) -> list[Row]:
     """Compare methods; finished runs in `runs` are used again, so a stopped comparison goes on.
@@ -79,6 +80,7 @@ def compare_deltas(
     data_dir : folder of the data sets
     args, **overrides : options of the comparison, as words of the command line or by name
     say : told of every row as it is finished
+    rates : learning rates by (backbone, method) that an earlier comparison chose; no trials are made for these
 
     Returns
     -------
@@ -92,14 +94,15 @@ def compare_deltas(
     for model, chosen in every.items():
         notes += [f"{method.name} on {Path(model).name}: {method.note}" for method in chosen if method.note]
         chosen = [method for method in chosen if not method.note.startswith("left out")]
-        rates: dict[str, float | None] = {}
+        chosen_rates: dict[str, float | None] = {name: lr for (of, name), lr in (rates or {}).items() if of == model}
         for data in config.sets:
             cost = _costs(config, chosen, model, data, data_dir) if config.costs else {}
             for method in chosen:
                 options: dict[str, Any] = {"runs": Path(runs), "data_dir": data_dir, "quiet": True}
-                if method.name not in rates:
-                    rates[method.name] = _rate(config, method, model, data, options)
-                row = _row(config, method, model, data, rates[method.name], seeds, options, cost.get(method.name))
+                if method.name not in chosen_rates:
+                    chosen_rates[method.name] = _rate(config, method, model, data, options)
+                lr = chosen_rates[method.name]
+                row = _row(config, method, model, data, lr, seeds, options, cost.get(method.name))
                 rows.append(row)
                 say(_line(row))
     _write(rows, notes, config, _folder(config, seeds, Path(runs)), say)
