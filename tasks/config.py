@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -241,7 +242,6 @@ def make_config(
     """
     import jsonargparse
 
-    parser = _parser(cls, prog)
     overrides, args, opened = _opened(cls, native(overrides or {}), args)
     sections = _sections(cls)
     overrides = {
@@ -259,9 +259,12 @@ def make_config(
         if arg.startswith("--") and name not in [*known, "help"]:
             raise UsageError(f"unknown option --{name}. {did_you_mean(name, known)}")
     try:
-        base = parser.parse_object(dict(overrides)) if overrides else parser.get_defaults()
-        parser.set_defaults(dict(flatten(base.as_dict())))
-        values = parser.parse_args(list(args)).as_dict()
+        base = _parser(cls, prog).parse_object(dict(overrides)) if overrides else _parser(cls, prog).get_defaults()
+        values = base.as_dict()
+        if args:
+            parser = _parser.__wrapped__(cls, prog)  # not the kept one, whose defaults must stay
+            parser.set_defaults(dict(flatten(values)))
+            values = parser.parse_args(list(args)).as_dict()
     except jsonargparse.ArgumentError as error:
         raise UsageError(_plain(" ".join(str(error).split()))) from None
     for (section, collected), options in opened.items():
@@ -334,6 +337,7 @@ def describe_options(cls: type, *, prog: str) -> str:
     return re.sub(r", --\w+\+ [A-Z_]+", "", text)
 
 
+@lru_cache
 def _parser(cls: type, prog: str) -> Any:
     import jsonargparse
 

@@ -28,13 +28,14 @@ def test_a_run_learns_and_says_what_it_held(kind: str, toy: Path, tmp_path: Path
     assert result.metrics["test"]["accuracy"] > 0.7  # chance is 0.5
     held = result.values["activations"]
     assert held["bits"] == 8 and held["held_bytes"] < held["plain_bytes"] and held["ratio"] > 1.3
-    assert start(toy, tmp_path / "plain", backbones[kind]).values["activations"] is None
+    assert start(toy, tmp_path / "plain", backbones[kind], epochs=1, eval_every=1).values["activations"] is None
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(
     toy: Path, tmp_path: Path, backbones: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = start(toy, tmp_path / "whole", backbones["bert"], activation_bits=2)
+    short = {"activation_bits": 2, "epochs": 2, "eval_every": 1}
+    whole = start(toy, tmp_path / "whole", backbones["bert"], **short)
     update = _Run.update
 
     def stopped(run: _Run) -> None:
@@ -45,13 +46,13 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(_Run, "update", stopped)
         with pytest.raises(KeyboardInterrupt):
-            start(toy, tmp_path / "out", backbones["bert"], activation_bits=2)
+            start(toy, tmp_path / "out", backbones["bert"], **short)
     again = tasks.resume(tmp_path / "out", quiet=True)
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes()
     (again.folder / "result.json").unlink()  # as its own message advises where it is damaged
     assert tasks.resume(again.folder, quiet=True).values["activations"] == whole.values["activations"]
-    other = start(toy, tmp_path / "other", backbones["bert"], activation_bits=4)
+    other = start(toy, tmp_path / "other", backbones["bert"], **{**short, "activation_bits": 4})
     assert (other.folder / "model.safetensors").read_bytes() != (whole.folder / "model.safetensors").read_bytes()
 
 

@@ -30,6 +30,7 @@ def test_rows_are_the_runs(toy: Path, backbones: dict[str, str], tmp_path: Path)
         "model": f"{backbones['lorentz']},{backbones['twin']}",
         "data": str(toy),
         "deltas": "LoRA,BitFit",
+        "steps": 6,
     }
     rows = compare_deltas(seeds=[0, 1], runs=tmp_path / "runs", say=lines.append, **options)
     assert [row.method.name for row in rows] == ["majority", "tfidf", "head", "full", "LoRA", "BitFit"] * 2

@@ -156,7 +156,9 @@ def test_the_grid_has_options_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(deltas_grid, "save", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["deltas_grid", "--part", "rest"])
     deltas_grid.main()
-    config = CompareConfig(**{key: value for key, value in asked.items() if key not in ("seeds", "runs", "say")})
+    config = CompareConfig(
+        **{key: value for key, value in asked.items() if key not in ("seeds", "runs", "say", "rates")}
+    )
     assert _overrides(config, Method("LoRA", 1), "m", "S") == {
         "data": "S",
         "max_train": 2000,
