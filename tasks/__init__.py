@@ -1,5 +1,5 @@
-"""One runner and every benchmark of hyrel: ``run``, ``resume`` and ``compare`` do what the command line does."""
+"""One runner and every benchmark of hyrel: ``run``, ``resume``, ``compare`` and ``load`` do what the command line does."""
 
-from .api import TASKS, Result, compare, resume, run
+from .api import TASKS, Result, compare, load, resume, run
 
-__all__ = ["TASKS", "Result", "compare", "resume", "run"]
+__all__ = ["TASKS", "Result", "compare", "load", "resume", "run"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .comparison import Table, compare_results
 from .config import config_hash, describe_options, differences, load_recipe, make_config, native, require_seed, to_dict
 from .errors import UsageError
 from .folder import RunFolder
-from .registry import lookup
+from .registry import lookup, named
+
+if TYPE_CHECKING:
+    from .trained import Trained
 
 __all__ = [
     "TASKS",
@@ -21,7 +23,10 @@ __all__ = [
     "configure",
     "described",
     "find_recipe",
+    "load",
+    "make_task",
     "option_help",
+    "read_data",
     "recipes",
     "resume",
     "run",
@@ -59,16 +64,11 @@ class Result:
         return self.values["metrics"]
 
 
-def _import(place: str) -> Any:
-    module, name = place.split(":")
-    return getattr(import_module(module), name)
-
-
 def configure(
     task: str, *, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None, args: Sequence[str] = ()
 ) -> Any:
     """Configuration of `task`: its defaults, then a recipe, then `overrides`, then command-line `args`."""
-    cls = _import(lookup(TASKS, task, kind="task")[0])
+    cls = named(lookup(TASKS, task, kind="task")[0])
     base: dict[str, Any] = {}
     if recipe is not None:
         base = load_recipe(find_recipe(task, recipe))[0]
@@ -152,24 +152,42 @@ def run(
     )
 
 
+def make_task(task: str, config: Any) -> Any:
+    """The task of that name with a configuration, as the runner drives it."""
+    return named(lookup(TASKS, task, kind="task")[1])(config)
+
+
+def read_data(task: Any, data_dir: str | Path | None) -> Any:
+    """Read what the configuration of a task names.
+
+    Raises
+    ------
+    UsageError : it is not there, or no data of the task's kind.
+    """
+    from .data.load import load as load_data
+    from .data.sets import DATA
+
+    config = task.config
+    data = load_data(config.data, data_dir, kind=task.kind, apart_from=getattr(config, "apart_from", None))
+    if not isinstance(data, task.Data):
+        known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == task.kind)
+        own = "" if task.kind == "re" else ", or files of yours"
+        raise UsageError(f"{config.data} is no {task.takes}, which the task {task.name} takes: --data {known}{own}")
+    return data
+
+
 def _fit(
     task: str, config: Any, folder: RunFolder, *, data_dir: str | Path | None, quiet: bool, checkpoint_seconds: float
 ) -> Result:
-    from .data.load import load
-    from .data.sets import DATA
     from .runner import fit
 
-    built = _import(lookup(TASKS, task, kind="task")[1])(config)
+    built = make_task(task, config)
     try:
-        data = load(config.data, data_dir, kind=built.kind, apart_from=getattr(config, "apart_from", None))
+        data = read_data(built, data_dir)
     except UsageError:  # data that is no longer there takes nothing from a finished run
         if folder.finished and not differences(folder.config(), {"task": task, **to_dict(config)}):
             return Result(folder.path, folder.result())
         raise
-    if not isinstance(data, built.Data):
-        known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == built.kind)
-        own = "" if built.kind == "re" else ", or files of yours"
-        raise UsageError(f"{config.data} is no {built.takes}, which the task {task} takes: --data {known}{own}")
     values = fit(built, data, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
     return Result(folder.path, values)
 
@@ -202,6 +220,26 @@ def resume(
     return _fit(task, config, run_folder, data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
 
 
+def load(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
+    """Load the best model of a finished run: ``load(folder).model``, ``load(folder).predict(rows)``.
+
+    The data it was trained on is read again, as that holds the names behind the numbers.
+
+    Parameters
+    ----------
+    folder : of the run
+    data_dir : folder of the data sets
+
+    Raises
+    ------
+    UsageError : no finished run, or data, a pretrained model or a configuration that have changed since.
+    RunError : damaged weights.
+    """
+    from .trained import load_trained
+
+    return load_trained(folder, data_dir=data_dir)
+
+
 def compare(
     folders: Iterable[str | Path], *, by: Sequence[str] = ("data", "model"), metric: str | None = None
 ) -> Table:
@@ -224,10 +262,10 @@ def compare(
 
 def described(place: str) -> str:
     """First line of the docstring of a configuration, without its full stop."""
-    return (_import(place).__doc__ or "").split("\n", 1)[0].rstrip(".")
+    return (named(place).__doc__ or "").split("\n", 1)[0].rstrip(".")
 
 
 def option_help(task: str) -> str:
     """Help text of a task's options."""
-    cls = _import(lookup(TASKS, task, kind="task")[0])
+    cls = named(lookup(TASKS, task, kind="task")[0])
     return describe_options(cls, prog=f"hyrel run {task}")

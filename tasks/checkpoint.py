@@ -19,7 +19,15 @@ from torch.optim import Optimizer
 
 from .errors import RunError
 
-__all__ = ["load_checkpoint", "read_state", "restore_rng", "rng_state", "save_checkpoint"]
+__all__ = [
+    "frozen_tensors",
+    "load_checkpoint",
+    "load_weights",
+    "read_state",
+    "restore_rng",
+    "rng_state",
+    "save_checkpoint",
+]
 
 SCHEMA = 1
 
@@ -61,6 +69,12 @@ def _durably(write: Callable[[], None], path: Path) -> None:
         write()
     except SafetensorError as error:
         raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error), str(path)) from None
+
+
+def frozen_tensors(task: Any, model: nn.Module) -> frozenset[str]:
+    """Names of the tensors of the model that checkpoints of a task do without."""
+    found: frozenset[str] = task.frozen(model) if hasattr(task, "frozen") else frozenset()
+    return found
 
 
 def save_checkpoint(
@@ -138,14 +152,35 @@ def _damaged(folder: Path, error: Exception) -> RunError:
     )
 
 
+def load_weights(path: Path, model: nn.Module, frozen: Collection[str] = ()) -> None:
+    """Read the weights of a finished run, of which `frozen` were left out, into `model`.
+
+    Raises
+    ------
+    RunError : the file is missing, damaged or of another model.
+    """
+    try:
+        _load_weights(path, model, frozen)
+    except _ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{path} is missing, damaged or of another model ({type(error).__name__}: {reason}); delete result.json beside "
+            "it and resume the run"
+        ) from None
+
+
+def _load_weights(path: Path, model: nn.Module, frozen: Collection[str]) -> None:
+    if not frozen:
+        load_model(model, path)
+        return
+    found = model.load_state_dict(load_file(path), strict=False)
+    if wrong := [*(name for name in found.missing_keys if name not in frozen), *found.unexpected_keys]:
+        raise ValueError(f"missing or unexpected tensors {', '.join(wrong)}")
+
+
 def _load(folder: Path, model: nn.Module, optimizers: list[Optimizer], frozen: Collection[str]) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if frozen:
-        found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        if wrong := [*(name for name in found.missing_keys if name not in frozen), *found.unexpected_keys]:
-            raise ValueError(f"missing or unexpected tensors {', '.join(wrong)}")
-    else:
-        load_model(model, folder / "model.safetensors")
+    _load_weights(folder / "model.safetensors", model, frozen)
     values = {**load_file(folder / "optimizer.safetensors"), **state.pop("optimizer")}
     for number, optimizer in enumerate(optimizers):
         entries: dict[int, dict[str, Any]] = {}

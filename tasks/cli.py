@@ -7,9 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from .argv import parse_seeds, regular
 from .errors import HyrelError, UsageError
@@ -63,23 +61,20 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         _show(result.folder, dict(result.values["metrics"]["test"]))
 
 
-def _named(place: str) -> Any:
-    module, name = place.split(":")
-    return getattr(import_module(module), name)
-
-
 def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
+    from .registry import named
+
     config, command = STUDIES[options.task]
     if {"-h", "--help"} & set(rest):
         from .config import describe_options
 
         _out("beside the options below: --seeds 0,1,2  --runs FOLDER  --data-dir FOLDER\n")
-        _out(describe_options(_named(config), prog=f"hyrel run {options.task}"))
+        _out(describe_options(named(config), prog=f"hyrel run {options.task}"))
         return
     if options.out or options.config:
         raise UsageError(f"{options.task} takes --runs, its options and no --out and --config")
     seeds = [0] if options.seeds is None else parse_seeds(options.seeds)
-    _named(command)(seeds=seeds, runs=options.runs or "runs", data_dir=options.data_dir, args=rest, say=_out)
+    named(command)(seeds=seeds, runs=options.runs or "runs", data_dir=options.data_dir, args=rest, say=_out)
 
 
 def _show(folder: Path, metrics: dict[str, float]) -> None:
@@ -174,6 +169,20 @@ def _geometry(options: argparse.Namespace, rest: list[str]) -> None:
     require("--sources", options.sources, at_least=4)
     edges = load_edges(options.data, options.data_dir)
     _out(describe(geometry(edges, quadruples=options.quadruples, sources=options.sources, seed=options.seed)))
+
+
+def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    from .predictions import report_predictions
+
+    report_predictions(
+        options.folder,
+        options.input,
+        out=options.out,
+        top=options.top,
+        format=options.format,
+        data_dir=options.data_dir,
+        say=_out,
+    )
 
 
 def _plot(options: argparse.Namespace, rest: list[str]) -> None:
@@ -285,6 +294,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--by", default="data,model", help="columns: data, model, delta, or any option (model.dim)")
     sub.add_argument("--metric", help="test metric; of each run the first one by default")
     sub.add_argument("--format", default="table", choices=("table", "csv", "latex", "html"))
+
+    sub = command("predict", _predict, "what the model of a finished run says of new texts, triples, nodes or lines")
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="run folder")
+    sub.add_argument("input", type=Path, nargs="?", metavar="FILE", help="a row a line, parts by tabs (standard input)")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="where the answers go (standard output)")
+    sub.add_argument("--top", type=int, default=10, metavar="N", help="kg: most answers to a question (10)")
+    sub.add_argument("--format", default="tsv", choices=("tsv", "jsonl"))
+    data_dir(sub)
 
     sub = command("plot", _plot, "picture of a finished hierarchy run on the Poincaré disk")
     sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders")

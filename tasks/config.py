@@ -259,7 +259,8 @@ def make_config(
         if arg.startswith("--") and name not in [*known, "help"]:
             raise UsageError(f"unknown option --{name}. {did_you_mean(name, known)}")
     try:
-        base = _parser(cls, prog).parse_object(dict(overrides)) if overrides else _parser(cls, prog).get_defaults()
+        kept: Any = _parser(cls, prog)  # type: ignore[arg-type]
+        base = kept.parse_object(dict(overrides)) if overrides else kept.get_defaults()
         values = base.as_dict()
         if args:
             parser = _parser.__wrapped__(cls, prog)  # not the kept one, whose defaults must stay

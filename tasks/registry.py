@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 from .errors import UsageError
 
-__all__ = ["did_you_mean", "lookup"]
+__all__ = ["did_you_mean", "lookup", "named"]
 
 T = TypeVar("T")
 
@@ -27,3 +28,9 @@ def lookup(table: Mapping[str, T], name: str, *, kind: str) -> T:
     if name not in table:
         raise UsageError(f"unknown {kind} {name!r}. {did_you_mean(name, table)}")
     return table[name]
+
+
+def named(place: str) -> Any:
+    """What ``"module:name"`` names, imported now."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)

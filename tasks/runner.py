@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lorentz.check import ManifoldReport, watch
 
 from .activations import bytes_held, compressor_of
-from .checkpoint import load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
+from .checkpoint import frozen_tensors, load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
 from .config import TrainConfig, config_hash, differences, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
@@ -24,7 +24,7 @@ from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
 from .process import cpu_threads, environment, one_process, require_one_process, seed_everything, without_bars
 from .progress import Progress
-from .sources import changed_sources
+from .sources import changed_inputs, sources_of
 
 __all__ = ["Data", "Task", "fit"]
 
@@ -82,16 +82,9 @@ class Task(Protocol):
         """Group the parameters by optimiser, learning rate and norm cap."""
 
 
-def sources_of(task: Task) -> dict[str, str]:
-    """SHA-256 of what a task reads besides its data, by name."""
-    found: dict[str, str] = task.sources() if hasattr(task, "sources") else {}
-    return found
-
-
 def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources: Mapping[str, str]) -> None:
     """Refuse to go on with, or to return, a run of other data or of another pretrained model, say, under the same name."""
-    changed = [] if sha256 == data.sha256 else [f"the data of {data.name}"]
-    if changed := changed + changed_sources(sources, sources_of(task)):
+    if changed := changed_inputs(task, data, sha256, sources):
         verb = "has" if len(changed) == 1 else "have"
         raise UsageError(
             f"{' and '.join(changed)} {verb} changed since {folder.path} was started; start a new run: choose another "
@@ -108,7 +101,7 @@ class _Run:
         self.accelerator = one_process()
         seed_everything(seed)
         self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
-        self.frozen: frozenset[str] = task.frozen(self.model) if hasattr(task, "frozen") else frozenset()
+        self.frozen = frozen_tensors(task, self.model)
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
         self.batches = task.n_batches(data)

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["changed_sources", "files_sha256", "model_sha256"]
+__all__ = ["changed_inputs", "changed_sources", "files_sha256", "model_sha256", "sources_of"]
 
 _WEIGHTS = (".safetensors", ".bin")
 _SETTINGS = (
@@ -47,3 +48,15 @@ def files_sha256(paths: Iterable[Path]) -> str:
 def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Names whose content is another one; what is in one of the two only says nothing."""
     return [name for name, digest in now.items() if before.get(name, digest) != digest]
+
+
+def sources_of(task: Any) -> dict[str, str]:
+    """SHA-256 of what a task reads besides its data, by name."""
+    found: dict[str, str] = task.sources() if hasattr(task, "sources") else {}
+    return found
+
+
+def changed_inputs(task: Any, data: Any, sha256: str, sources: Mapping[str, str]) -> list[str]:
+    """What is no longer what a run was started with, of its data and of what it reads besides."""
+    changed = [] if sha256 == data.sha256 else [f"the data of {data.name}"]
+    return changed + changed_sources(sources, sources_of(task))

@@ -20,8 +20,9 @@ import pytest
 
 from tasks.api import TASKS, configure
 from tasks.argv import regular
-from tasks.cli import STUDIES, _named
+from tasks.cli import STUDIES
 from tasks.config import make_config
+from tasks.registry import named
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -171,7 +172,7 @@ def test_commands_parse(page: Path) -> None:
             else:
                 rest += [name, value]
         if task in STUDIES:
-            make_config(_named(STUDIES[task][0]), args=regular(rest))
+            make_config(named(STUDIES[task][0]), args=regular(rest))
         else:
             recipe = told.get("--config")
             configure(task, recipe=None if recipe in (None, "RECIPE.yaml") else recipe, args=regular(rest))

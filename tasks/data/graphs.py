@@ -38,6 +38,7 @@ class Graph:
     nodes : number of nodes
     features : array (N, d), sparse matrix (N, d), or None: an identity feature a node
     labels : int64 array (N,), -1 where there is none, or None
+    names : of the nodes in the file of edges, or None where it numbers them
     parts : nodes of the published ``train``, ``valid`` and ``test`` split, or None if it is drawn
     label_column : column of the features from which the labels were made, which node classification leaves out
     degrees : whether the published preparation appends the degree of a node in the training graph, one-hot from 0 to 5
@@ -51,6 +52,7 @@ class Graph:
     features: Array | sp.csr_matrix | None
     labels: Array | None
     sha256: str
+    names: list[str] | None = None
     parts: dict[str, Array] | None = None
     label_column: int | None = None
     degrees: bool = False
@@ -63,8 +65,8 @@ class Graph:
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
-def _pairs(content: bytes, where: str, rows_given: int | None) -> tuple[Array, int]:
-    """Undirected pairs of a file with two nodes a line, and the number of nodes: numbers stay, names count as they appear.
+def _pairs(content: bytes, where: str, rows_given: int | None) -> tuple[Array, list[str] | None]:
+    """Undirected pairs of a file with two nodes a line, and the names of the nodes, which count as they appear; numbers stay.
 
     `rows_given`, of features or labels, decides where numbers have gaps: they stay if they number its rows.
     """
@@ -95,7 +97,7 @@ def _pairs(content: bytes, where: str, rows_given: int | None) -> tuple[Array, i
         )
     place = {name: int(name) if numbered else i for i, name in enumerate(names)}
     pairs = np.array([[place[a], place[b]] for a, b in rows], dtype=np.int64)
-    return np.unique(np.sort(pairs, 1), axis=0), int(pairs.max()) + 1
+    return np.unique(np.sort(pairs, 1), axis=0), None if numbered else names
 
 
 def _matrix(content: bytes, name: str) -> Array | sp.csr_matrix:
@@ -174,8 +176,8 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
     if loaded["features"] is not None:
         loaded["features"] = _features(loaded["features"], where)
     rows = [x.shape[0] for x in (loaded["features"], labels) if x is not None and x.ndim]
-    edges, nodes = _pairs(edges_file[1], f"{where}/{edges_file[0]}", max(rows, default=None))
-    nodes = max(nodes, *(x.shape[0] for x in (loaded["features"], labels) if x is not None), 0)
+    edges, names = _pairs(edges_file[1], f"{where}/{edges_file[0]}", max(rows, default=None))
+    nodes = max(int(edges.max()) + 1, *(x.shape[0] for x in (loaded["features"], labels) if x is not None), 0)
     for kind, x in (("features", loaded["features"]), ("labels", labels)):
         if x is not None and x.shape[0] != nodes:
             raise UsageError(f"{where}: {nodes} nodes, but {kind} of {x.shape[0]}; each node has one row")
@@ -195,6 +197,7 @@ def _make(name: str, files: dict[str, bytes], where: str, warnings: list[str]) -
         loaded["features"],
         labels,
         digest.hexdigest(),
+        names=names,
         parts={split: _nodes(part, nodes, f"{where}: idx_{split}") for split, part in given.items()} or None,
         warnings=warnings,
     )

@@ -16,7 +16,7 @@ from tasks.errors import UsageError
 from .locate import read_text
 from .sets import DataSet
 
-__all__ = ["Marked", "RelationSentences", "parse_marked", "read_sentences", "sentences_from_text"]
+__all__ = ["Marked", "RelationSentences", "marked", "parse_marked", "read_sentences", "sentences_from_text"]
 
 SPLITS = ("train", "valid", "test")
 _LINE = re.compile(r'^(\d+)\t"(.*)"\s*$')
@@ -55,6 +55,12 @@ class RelationSentences:
     warnings: list[str] = field(default_factory=list)
 
 
+def marked(text: str) -> Marked | None:
+    """A sentence cut at ``<e1>``, ``</e1>``, ``<e2>`` and ``</e2>``; None where they do not stand in this order."""
+    found = _MARKED.match(text)
+    return Marked(*found.groups()) if found else None
+
+
 def parse_marked(text: str, where: str) -> list[tuple[Marked, str]]:
     """Read blocks of two lines, ``ID TAB "sentence"`` and its class; comments and empty lines between them are left out.
 
@@ -68,12 +74,11 @@ def parse_marked(text: str, where: str) -> list[tuple[Marked, str]]:
         if found := _LINE.match(line):
             if waiting is not None:
                 raise UsageError(f"{where}, line {number - 1}: a sentence has no class on the line after it")
-            parts = _MARKED.match(found[2])
-            if parts is None:
+            waiting = marked(found[2])
+            if waiting is None:
                 raise UsageError(
                     f"{where}, line {number}: expected <e1>...</e1> before <e2>...</e2>, got {found[2][:80]!r}"
                 )
-            waiting = Marked(*parts.groups())
         elif waiting is not None and line.strip():
             rows.append((waiting, line.strip()))
             waiting = None

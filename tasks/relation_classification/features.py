@@ -15,7 +15,7 @@ from torch import Tensor
 from tasks.data.sentences import Marked, RelationSentences
 from tasks.encoder import encoder_folder
 
-__all__ = ["PARTS", "encode", "feature_file", "features", "spans"]
+__all__ = ["PARTS", "encode", "feature_file", "features", "frozen_encoder", "spans"]
 
 # The states that a sentence is described by, side by side: its two opening marks, means over both arguments, over what
 # stands between them, and over everything.
@@ -76,6 +76,21 @@ def encode(sentences: Sequence[Marked], tokenizer: Any, model: Any) -> Tensor:
     return out
 
 
+def frozen_encoder(name: str) -> tuple[Any, Any]:
+    """Tokenizer and model of an encoder.
+
+    Raises
+    ------
+    UsageError : it is not there.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = encoder_folder(name)
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
 def feature_file(data: RelationSentences, encoder: str) -> Path:
     """Where the features are kept: a temporary folder, under a name that says what they are made of."""
     weights = encoder_folder(encoder) / "model.safetensors"
@@ -103,12 +118,7 @@ def features(data: RelationSentences, encoder: str) -> dict[str, Tensor]:
     path = feature_file(data, encoder)
     if path.is_file():
         return load_file(path)
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder = encoder_folder(encoder)
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = frozen_encoder(encoder)
     made = {split: encode(data.sentences[split], tokenizer, model) for split in data.sentences}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

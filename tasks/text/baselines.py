@@ -18,7 +18,7 @@ from tasks.errors import UsageError
 
 from .metrics import scores
 
-__all__ = ["BASELINE_MODELS", "GRID", "Majority", "TfidfRegression", "tfidf_features"]
+__all__ = ["BASELINE_MODELS", "GRID", "Majority", "TfidfFeatures", "TfidfRegression"]
 
 GRID = (0.3, 1.0, 3.0, 10.0, 30.0)  # inverse strengths of the penalty, of which the validation split chooses
 _NEVER = -1e9  # logit of a class without a training row
@@ -43,6 +43,10 @@ class Majority(nn.Module):
         """Outputs (N, C) or (N, 1) for the rows of a split."""
         return self.output.expand(self.sizes[split], -1).cpu()
 
+    def outputs(self, first: list[str], second: list[str] | None) -> Tensor:
+        """Outputs (N, C) or (N, 1) for new texts, or pairs."""
+        return self.output.expand(len(first), -1).cpu()
+
 
 def _fitted(texts: list[str]) -> Any:
     """Terms of two texts or more; where there are none, all."""
@@ -66,25 +70,23 @@ def _vectorizer(least: int) -> Any:
     )
 
 
-def tfidf_features(data: Texts, rows: Mapping[str, np.ndarray]) -> dict[str, sp.csr_matrix]:
-    """TF-IDF of words and pairs of words, and of 3 to 5 characters, by split; fitted to the training rows.
+class TfidfFeatures:
+    """TF-IDF of words and pairs of words, and of 3 to 5 characters; fitted to the training rows.
 
     Of a pair with vectors u and v: ``|u - v|``, ``u * v`` and the inner product ``u.v``.
     """
 
-    def chosen(texts: Mapping[str, list[str]], split: str) -> list[str]:
-        return [texts[split][i] for i in rows[split]]
+    def __init__(self, first: list[str], second: list[str] | None) -> None:
+        self.vectorizer = _fitted(first + (second or []))
 
-    if data.second is None:
-        vectorizer = _fitted(chosen(data.first, "train"))
-        return {split: sp.csr_matrix(vectorizer.transform(chosen(data.first, split))) for split in rows}
-    vectorizer = _fitted(chosen(data.first, "train") + chosen(data.second, "train"))
-    made = {}
-    for split in rows:
-        u, v = (vectorizer.transform(chosen(texts, split)) for texts in (data.first, data.second))
+    def __call__(self, first: list[str], second: list[str] | None) -> sp.csr_matrix:
+        """Features (N, V) of texts, or of pairs."""
+        u = self.vectorizer.transform(first)
+        if second is None:
+            return sp.csr_matrix(u)
+        v = self.vectorizer.transform(second)
         product = u.multiply(v)
-        made[split] = sp.csr_matrix(sp.hstack([abs(u - v), product, sp.csr_matrix(product.sum(1))]))
-    return made
+        return sp.csr_matrix(sp.hstack([abs(u - v), product, sp.csr_matrix(product.sum(1))]))
 
 
 class TfidfRegression(nn.Module):
@@ -102,7 +104,15 @@ class TfidfRegression(nn.Module):
 
     def __init__(self, data: Texts, rows: Mapping[str, np.ndarray], monitor: str) -> None:
         super().__init__()
-        self.features = tfidf_features(data, rows)
+
+        def chosen(split: str) -> tuple[list[str], list[str] | None]:
+            first, second = (
+                [part[split][i] for i in rows[split]] if part else None for part in (data.first, data.second)
+            )
+            return first or [], second
+
+        self.tfidf = TfidfFeatures(*chosen("train"))
+        self.features = {split: self.tfidf(*chosen(split)) for split in rows}
         label = {split: data.label[split].numpy()[part] for split, part in rows.items()}
         fit = _ridge if data.kind == "regression" else _logistic
         best = float("-inf")
@@ -117,8 +127,15 @@ class TfidfRegression(nn.Module):
 
     def forward(self, split: str) -> Tensor:
         """Outputs (N, C) or (N, 1) for the rows of a split."""
+        return self._outputs(self.features[split])
+
+    def outputs(self, first: list[str], second: list[str] | None) -> Tensor:
+        """Outputs (N, C) or (N, 1) for new texts, or pairs."""
+        return self._outputs(self.tfidf(first, second))
+
+    def _outputs(self, features: sp.csr_matrix) -> Tensor:
         weight, bias = (value.detach().cpu().double().numpy() for value in (self.weight, self.bias))
-        return torch.from_numpy(self.features[split] @ weight.T + bias)
+        return torch.from_numpy(features @ weight.T + bias)
 
 
 def _logistic(x: sp.csr_matrix, y: np.ndarray, c: float, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,11 +26,9 @@ from .metrics import scores
 from .model import TextModel, make_head
 from .rows import epoch_batches, evaluation_rows, training_rows
 from .stored import DELTA, SUBSPACE_FILES, load_delta, stored_sha256, stored_spec
-from .tokens import Tokens, tokenize
+from .tokens import Tokens, by_length, tokenize
 
 __all__ = ["DELTA", "TextTask"]
-
-_EVALUATED = 64  # texts a batch, of like length
 
 
 class TextTask:
@@ -196,20 +194,8 @@ class TextTask:
         """Pooled states of a frozen backbone, computed once: (N, d)."""
         if split not in self._pooled:
             with torch.no_grad():
-                self._pooled[split] = self._by_length(data, split, model.pooled, model)
+                self._pooled[split] = by_length(self.tokens(data, split), model.pooled, model)
         return self._pooled[split]
-
-    def _by_length(self, data: Texts, split: str, function: Any, model: nn.Module) -> Tensor:
-        """Apply a function to batches of texts of like length; its results in the order of the rows."""
-        tokens, device = self.tokens(data, split), next(model.parameters()).device
-        order = np.argsort(-tokens.lengths, kind="stable")
-        found = []
-        for start in range(0, len(order), _EVALUATED):
-            batch = tokens.batch(order[start : start + _EVALUATED])
-            found.append(function({name: value.to(device) for name, value in batch.items()}).cpu())
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return torch.cat(found)[torch.from_numpy(back)]
 
     def n_batches(self, data: Texts) -> int:
         """Count the batches of an epoch."""
@@ -249,7 +235,7 @@ class TextTask:
             return torch.cat(
                 [model.head(part.to(device)).cpu() for part in self.pooled(model, data, split).split(4096)]
             )
-        return self._by_length(data, split, model, model)
+        return by_length(self.tokens(data, split), model, model)
 
     def evaluate(self, model: nn.Module, data: Texts, split: str) -> dict[str, float]:
         """Accuracy, F1 and Matthews correlation, or Pearson and Spearman correlation; the one to monitor first."""

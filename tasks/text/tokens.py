@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Tokens", "tokenize"]
+__all__ = ["Tokens", "by_length", "tokenize"]
+
+_AT_ONCE = 64  # texts a batch, of like length
 
 
 class Tokens:
@@ -56,3 +58,16 @@ def tokenize(tokenizer: Any, first: list[str], second: list[str] | None, *, max_
     )
     pad = tokenizer.pad_token_id
     return Tokens(made["input_ids"], made["token_type_ids"], pad=0 if pad is None else pad)
+
+
+def by_length(tokens: Tokens, function: Callable[[dict[str, Tensor]], Tensor], model: nn.Module) -> Tensor:
+    """Apply a function of the model to batches of texts of like length; its results (N, ...) in the order of the texts."""
+    device = next(model.parameters()).device
+    order = np.argsort(-tokens.lengths, kind="stable")
+    found = []
+    for start in range(0, len(order), _AT_ONCE):
+        batch = tokens.batch(order[start : start + _AT_ONCE])
+        found.append(function({name: value.to(device) for name, value in batch.items()}).cpu())
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return torch.cat(found)[torch.from_numpy(back)]

@@ -242,6 +242,12 @@ def test_a_run_learns_what_stands_between_and_keeps_its_features(
     wide = tasks.run("re", margin={"source": "counts", "weight": 2.0}, **options)
     assert wide.metrics["test"]["accuracy"] == 1.0 and kept.stat().st_mtime_ns == stamp
     assert wide.folder != plain.folder
+    trained = tasks.load(plain.folder, data_dir=tmp_path / "data")
+    rows = [f"{m.before}<e1>{m.first}</e1>{m.between}<e2>{m.second}</e2>{m.after}" for m in data.sentences["test"]]
+    found = trained.predict(rows)
+    assert [row["relation"] for row in found] == [data.labels[int(c)] for c in data.label["test"]]
+    with pytest.raises(UsageError, match="row 1: expected <e1>"):
+        trained.predict(["the wind causes the pen"])
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,10 @@ def test_a_run_learns_and_hands_over_a_translator(texts: Path, tmp_path: Path) -
     written = translate(model, tokenizer, source)
     assert (found.folder / "translator" / "test.de.txt").read_text(encoding="utf-8").split("\n")[:-1] == written
     assert translation_scores(written, wanted)["chrf"] == pytest.approx(scores["chrf"])
+    trained = tasks.load(found.folder)
+    assert [row["translation"] for row in trained.predict([*source, ""])] == [*written, ""]
+    with pytest.raises(UsageError, match="row 1: expected one line"):
+        trained.predict(["a\tcat"])
     with pytest.raises(UsageError, match="holds no translator"):
         load_translator(tmp_path)
 

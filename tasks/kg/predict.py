@@ -1,0 +1,71 @@
+"""Answers of a trained scorer of triples, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tasks.data.kg import KnowledgeGraph
+from tasks.errors import UsageError
+from tasks.rows import known, require_parts
+
+from .scorers import Scorer
+
+__all__ = ["ASKED", "predict_triples"]
+
+ASKED = "?"
+
+
+@torch.no_grad()
+def predict_triples(
+    task: Any, model: Scorer, data: KnowledgeGraph, rows: Sequence[Sequence[str]], *, top: int
+) -> list[dict[str, Any]]:
+    """Best heads, relations or tails where one of a triple is ``?``, and the score of whole triples.
+
+    An answer has ``head``, ``relation``, ``tail``, its ``rank`` among all (1 is the best; None of a whole triple), its
+    ``score``, and whether it is ``known``: a triple of the data, of any split. Heads are asked as tails of the inverse
+    relation, as they were in training.
+
+    Raises
+    ------
+    UsageError : a row without three parts or with two ``?``, or a name that the graph does not have.
+    """
+    require_parts(rows, 3, "head, relation and tail, at most one of them ?")
+    entities = {name: i for i, name in enumerate(data.entities)}
+    relations = {name: i for i, name in enumerate(data.relations)}
+    device = next(model.parameters()).device
+    triples = {tuple(triple) for split in ("train", "valid", "test") for triple in getattr(data, split).tolist()}
+    found: list[dict[str, Any]] = []
+
+    def answer(head: int, relation: int, tail: int, score: float, rank: int | None) -> None:
+        names = {"head": data.entities[head], "relation": data.relations[relation], "tail": data.entities[tail]}
+        found.append({**names, "rank": rank, "score": score, "known": (head, relation, tail) in triples})
+
+    for number, row in enumerate(rows, 1):
+        if row.count(ASKED) > 1:
+            raise UsageError(f"row {number}: expected at most one ?, got {' '.join(row)[:80]!r}")
+        head, tail = (-1 if name == ASKED else known(name, entities, number, "entity") for name in (row[0], row[2]))
+        relation = -1 if row[1] == ASKED else known(row[1], relations, number, "relation")
+        if relation < 0:
+            count = data.num_relations
+            scores = model.score(
+                torch.full((count,), head, device=device),
+                torch.arange(count, device=device),
+                torch.full((count,), tail, device=device),
+            )
+        elif head >= 0 and tail >= 0:
+            one = [torch.tensor([i], device=device) for i in (head, relation, tail)]
+            answer(head, relation, tail, float(model.score(*one)), None)
+            continue
+        else:
+            inverse = head < 0
+            asked = torch.tensor([tail if inverse else head], device=device)
+            by = torch.tensor([relation + data.num_relations if inverse else relation], device=device)
+            scores = model.score_tails(asked, by)[0]
+        best = scores.topk(min(top, len(scores)))
+        for place, (score, i) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), 1):
+            h, r, t = (i if part < 0 else part for part in (head, relation, tail))
+            answer(h, r, t, score, place)
+    return found

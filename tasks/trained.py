@@ -1,0 +1,113 @@
+"""Finished runs loaded again: their model, and what it says of new input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .api import configure, make_task, read_data
+from .checkpoint import frozen_tensors, load_weights, restore_rng, rng_state
+from .config import config_hash, require, to_dict
+from .errors import UsageError
+from .folder import RunFolder
+from .process import seed_everything
+from .registry import lookup, named
+from .sources import changed_inputs
+
+__all__ = ["PREDICTORS", "Trained", "load_trained"]
+
+Predictor = Callable[..., list[dict[str, Any]]]
+
+# task -> what answers rows of text: (task, model, data, rows, top=) to a dictionary for each answer
+PREDICTORS: dict[str, str] = {
+    "graph": "tasks.graph.predict:predict_nodes",
+    "kg": "tasks.kg.predict:predict_triples",
+    "re": "tasks.relation_classification.predict:predict_relations",
+    "text": "tasks.text.predict:predict_texts",
+    "translation": "tasks.translation.predict:predict_translations",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best model of a finished run, in evaluation mode, with all it was made of.
+
+    Attributes
+    ----------
+    folder : of the run
+    task : its task, as the runner drives it
+    model : on the CPU; ``trained.model.to("cuda")`` moves it, and predictions with it
+    data : what it was trained on, with the names behind its numbers
+    values : what ``result.json`` holds
+    """
+
+    folder: Path
+    task: Any
+    model: nn.Module
+    data: Any
+    values: dict[str, Any]
+
+    def predict(self, rows: Sequence[str | Sequence[str]], *, top: int = 10) -> list[dict[str, Any]]:
+        """What the model says of new input, a dictionary for each answer, in the order of the rows.
+
+        ==============  ==========================================  ========================================================
+        task            a row                                       answers
+        ==============  ==========================================  ========================================================
+        ``text``        a text, or two                              label and its probability, or the number
+        ``kg``          head, relation, tail, one of them ``?``     the `top` best, those known from the data marked;
+                        or none                                     the score alone where nothing is asked
+        ``graph``       a node; or two nodes of a link prediction   class and probability; score and probability of an edge
+        ``re``          a sentence with ``<e1> </e1> <e2> </e2>``   relation and its probability
+        ``translation`` a line                                      its translation
+        ==============  ==========================================  ========================================================
+
+        Parameters
+        ----------
+        rows : a string each, or its parts; in a string the parts stand between tabs
+        top : most answers to a question of a knowledge graph
+
+        Raises
+        ------
+        UsageError : a task that answers nothing, a row that is no question of it (which, and why), an unknown name (and the
+            nearest one).
+        """
+        if isinstance(rows, str):
+            raise UsageError(f"rows are several, got one string {rows[:60]!r}; give a list")
+        require("--top", top, at_least=1)
+        predictor: Predictor = named(lookup(PREDICTORS, self.task.name, kind="task that predicts"))
+        parts = [tuple(row.split("\t")) if isinstance(row, str) else tuple(row) for row in rows]
+        training = self.model.training
+        self.model.eval()
+        try:
+            return predictor(self.task, self.model, self.data, parts, top=top) if parts else []
+        finally:
+            self.model.train(training)
+
+
+def load_trained(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
+    """See :func:`tasks.load`."""
+    run = RunFolder(Path(folder))
+    tree = run.config()
+    name = tree.pop("task")
+    config = configure(name, overrides=tree)
+    if not run.finished:
+        raise UsageError(f"{folder} is not finished; go on with: hyrel resume {folder}")
+    values = run.result()
+    if values["config_hash"] != config_hash(name, to_dict(config)):
+        raise UsageError(f"{run.path / 'config.yaml'} was changed since the run finished; change it back")
+    task = make_task(name, config)
+    data = read_data(task, data_dir)
+    if changed := changed_inputs(task, data, values["data"]["sha256"], values.get("sources", {})):
+        raise UsageError(f"{' and '.join(changed)} changed since {folder} was trained: its model is of the old content")
+    before = rng_state()
+    try:
+        seed_everything(config.seed)  # a frozen random backbone is drawn, not stored
+        model = task.build(config, data)
+    finally:
+        restore_rng(before)
+    load_weights(run.path / "model.safetensors", model, frozen_tensors(task, model))
+    return Trained(run.path, task, model.eval(), data, values)
