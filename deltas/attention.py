@@ -196,8 +196,11 @@ def _is_lorentz(module: nn.Module) -> bool:
     return hasattr(module, "prefix") and hasattr(module, "head_size")
 
 
-def attention_size(module: nn.Module, key: nn.Module | None, place: Place) -> tuple[int, int]:
-    """Free coordinates of the keys and values of an attention layer, over all heads; twice the same number."""
+def attention_size(module: nn.Module, keys: int | None, place: Place) -> tuple[int, int]:
+    """Free coordinates of the keys and values of an attention layer, over all heads; twice the same number.
+
+    `keys` is what the layer that makes the keys says; None where they are made in one layer with the queries, among them.
+    """
     if _is_lorentz(module):
         layer: Any = module
         n = layer.num_heads * layer.head_size
@@ -207,10 +210,13 @@ def attention_size(module: nn.Module, key: nn.Module | None, place: Place) -> tu
             f"{place.path} is a {type(module).__name__}, which takes no tokens before its keys: it is no layer of "
             "lorentz and does not use transformers' attention interface"
         )
-    _require_known(module.config, place.path)
-    out: Any = key
-    n = out.weight.shape[0] if isinstance(out, nn.Linear) else out.nf // 3
-    return n, n
+    config: Any = module.config
+    _require_known(config, place.path)
+    if keys is None:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        keys = heads * size
+    return keys, keys
 
 
 def insert(host: Any, key: str, part: nn.Module, place: Place) -> None:

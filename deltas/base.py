@@ -182,7 +182,7 @@ class Delta:
                 _refuse_unequal(host, place)
                 size = linear_size(module, place)
             elif kind == "attention":
-                size = attention_size(module, self._key_of(host, place), place)
+                size = attention_size(module, self._keys_of(host, place), place)
             found.append(Site(place, module, kind, space_of(module), *size))
         return found
 
@@ -192,11 +192,11 @@ class Delta:
         module = host.model.get_submodule(flow.owner)
         return Site(flow.place, module, "embeddings", flow.space, flow.size, flow.size, flow.names)
 
-    def _key_of(self, host: Host, place: Place) -> nn.Module | None:
-        """The layer that makes the keys of an attention."""
+    def _keys_of(self, host: Host, place: Place) -> int | None:
+        """Size of the keys of an attention, by the layer that makes them; None where none makes them alone."""
         role = f"{place.role}.key"
         near = [p for p in host.places(role) if p.path.startswith(f"{place.path}.")] if host.has(role) else []
-        return host.model.get_submodule(near[0].path) if near else None
+        return linear_size(host.model.get_submodule(near[0].path), near[0])[1] if near else None
 
 
 def _refuse_bypassed(host: Host, place: Place) -> None:

@@ -71,16 +71,129 @@ _BART = {
     "positions": "embed_positions",
 }
 
+_DISTILBERT = {
+    "attention": "transformer.layer.*.attention",
+    "attention.query": "transformer.layer.*.attention.q_lin",
+    "attention.key": "transformer.layer.*.attention.k_lin",
+    "attention.value": "transformer.layer.*.attention.v_lin",
+    "attention.out": "transformer.layer.*.attention.out_lin",
+    "ffn.up": "transformer.layer.*.ffn.lin1",
+    "ffn.activation": "transformer.layer.*.ffn.activation",
+    "ffn.down": "transformer.layer.*.ffn.lin2",
+    "norm.attention": "transformer.layer.*.sa_layer_norm",
+    "norm.ffn": "transformer.layer.*.output_layer_norm",
+    "norm.embeddings": "embeddings.LayerNorm",
+    "embeddings": "embeddings",
+    "encoder": "transformer",
+}
+
+# The layers of a group share their weights, so a part in one acts in all.
+_ALBERT = {
+    "attention": "encoder.albert_layer_groups.*.albert_layers.*.attention",
+    "attention.query": "encoder.albert_layer_groups.*.albert_layers.*.attention.query",
+    "attention.key": "encoder.albert_layer_groups.*.albert_layers.*.attention.key",
+    "attention.value": "encoder.albert_layer_groups.*.albert_layers.*.attention.value",
+    "attention.out": "encoder.albert_layer_groups.*.albert_layers.*.attention.dense",
+    "ffn.up": "encoder.albert_layer_groups.*.albert_layers.*.ffn",
+    "ffn.activation": "encoder.albert_layer_groups.*.albert_layers.*.activation",
+    "ffn.down": "encoder.albert_layer_groups.*.albert_layers.*.ffn_output",
+    "norm.attention": "encoder.albert_layer_groups.*.albert_layers.*.attention.LayerNorm",
+    "norm.ffn": "encoder.albert_layer_groups.*.albert_layers.*.full_layer_layer_norm",
+    "norm.embeddings": "embeddings.LayerNorm",
+}
+
+_MODERNBERT = {
+    "attention": "layers.*.attn",
+    "attention.qkv": "layers.*.attn.Wqkv",
+    "attention.query": "layers.*.attn.Wqkv:query",
+    "attention.key": "layers.*.attn.Wqkv:key",
+    "attention.value": "layers.*.attn.Wqkv:value",
+    "attention.out": "layers.*.attn.Wo",
+    "ffn.up": "layers.*.mlp.Wi",  # with the gate, whose rows are the second half
+    "ffn.activation": "layers.*.mlp.act",
+    "ffn.down": "layers.*.mlp.Wo",
+    "norm.attention": "layers.*.attn_norm",
+    "norm.ffn": "layers.*.mlp_norm",
+    "norm.final": "final_norm",
+    "norm.embeddings": "embeddings.norm",
+}
+
+_GEMMA2 = {
+    **_LLAMA,
+    "norm.ffn": "layers.*.pre_feedforward_layernorm",
+    "norm.attention_out": "layers.*.post_attention_layernorm",
+    "norm.ffn_out": "layers.*.post_feedforward_layernorm",
+}
+
+# Keys, queries and values of each head stand together in one layer, so no third of its rows is the queries.
+_NEOX = {
+    "attention": "layers.*.attention",
+    "attention.qkv": "layers.*.attention.query_key_value",
+    "attention.out": "layers.*.attention.dense",
+    "ffn.up": "layers.*.mlp.dense_h_to_4h",
+    "ffn.activation": "layers.*.mlp.act",
+    "ffn.down": "layers.*.mlp.dense_4h_to_h",
+    "norm.attention": "layers.*.input_layernorm",
+    "norm.ffn": "layers.*.post_attention_layernorm",
+    "norm.final": "final_layer_norm",
+    "embeddings": "embed_in",
+}
+
+_BLOOM = {
+    "attention": "h.*.self_attention",
+    "attention.qkv": "h.*.self_attention.query_key_value",
+    "attention.out": "h.*.self_attention.dense",
+    "ffn.up": "h.*.mlp.dense_h_to_4h",
+    "ffn.activation": "h.*.mlp.gelu_impl",
+    "ffn.down": "h.*.mlp.dense_4h_to_h",
+    "norm.attention": "h.*.input_layernorm",
+    "norm.ffn": "h.*.post_attention_layernorm",
+    "norm.final": "ln_f",
+    "norm.embeddings": "word_embeddings_layernorm",
+    "embeddings": "word_embeddings",
+}
+
+_VIT = {
+    "attention": "layers.*.attention",
+    "attention.query": "layers.*.attention.q_proj",
+    "attention.key": "layers.*.attention.k_proj",
+    "attention.value": "layers.*.attention.v_proj",
+    "attention.out": "layers.*.attention.o_proj",
+    "ffn.up": "layers.*.mlp.fc1",
+    "ffn.activation": "layers.*.mlp.activation_fn",
+    "ffn.down": "layers.*.mlp.fc2",
+    "norm.attention": "layers.*.layernorm_before",
+    "norm.ffn": "layers.*.layernorm_after",
+    "norm.final": "layernorm",
+    "embeddings": "embeddings",
+}
+
+
+def _without(roles: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {role: path for role, path in roles.items() if role not in names}
+
+
 # Family (transformers' ``model_type``) -> role -> path.
 FAMILIES: dict[str, Mapping[str, str]] = {
     "bert": _BERT,
     "roberta": _BERT,
+    "camembert": _BERT,
+    "electra": _BERT,
+    "xlm-roberta": _BERT,
+    "distilbert": _DISTILBERT,
+    "albert": _ALBERT,
+    "mpnet": {
+        **_without(_BERT, *(role for role in _BERT if "cross" in role)),
+        "attention": "encoder.layer.*.attention.attn",
+        "attention.query": "encoder.layer.*.attention.attn.q",
+        "attention.key": "encoder.layer.*.attention.attn.k",
+        "attention.value": "encoder.layer.*.attention.attn.v",
+        "attention.out": "encoder.layer.*.attention.attn.o",
+        "norm.attention": "encoder.layer.*.attention.LayerNorm",
+    },
+    "modernbert": _MODERNBERT,
     "deberta": {
-        **{
-            role: path
-            for role, path in _BERT.items()
-            if role not in ("attention.query", "attention.key", "attention.value")
-        },
+        **_without(_BERT, "attention.query", "attention.key", "attention.value"),
         "attention.qkv": "encoder.layer.*.attention.self.in_proj",
     },
     "deberta-v2": {
@@ -110,6 +223,65 @@ FAMILIES: dict[str, Mapping[str, str]] = {
     },
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "granite": _LLAMA,
+    "olmo": _LLAMA,
+    "smollm3": _LLAMA,
+    "stablelm": _LLAMA,
+    "mixtral": _without(_LLAMA, "ffn.gate", "ffn.up", "ffn.activation", "ffn.down"),  # its experts are no linear layers
+    "phi": {
+        **_without(_LLAMA, "ffn.gate", "norm.ffn"),
+        "attention.out": "layers.*.self_attn.dense",
+        "ffn.up": "layers.*.mlp.fc1",
+        "ffn.activation": "layers.*.mlp.activation_fn",
+        "ffn.down": "layers.*.mlp.fc2",
+        "norm.final": "final_layernorm",
+    },
+    "phi3": {
+        **_without(_LLAMA, "attention.query", "attention.key", "attention.value", "ffn.gate"),
+        "attention.qkv": "layers.*.self_attn.qkv_proj",
+        "ffn.up": "layers.*.mlp.gate_up_proj",
+        "ffn.activation": "layers.*.mlp.activation_fn",
+    },
+    "starcoder2": {
+        **_without(_LLAMA, "ffn.gate"),
+        "ffn.up": "layers.*.mlp.c_fc",
+        "ffn.activation": "layers.*.mlp.act",
+        "ffn.down": "layers.*.mlp.c_proj",
+    },
+    "gpt_neox": _NEOX,
+    "gpt_neo": {
+        "attention": "h.*.attn.attention",
+        "attention.query": "h.*.attn.attention.q_proj",
+        "attention.key": "h.*.attn.attention.k_proj",
+        "attention.value": "h.*.attn.attention.v_proj",
+        "attention.out": "h.*.attn.attention.out_proj",
+        "ffn.up": "h.*.mlp.c_fc",
+        "ffn.activation": "h.*.mlp.act",
+        "ffn.down": "h.*.mlp.c_proj",
+        "norm.attention": "h.*.ln_1",
+        "norm.ffn": "h.*.ln_2",
+        "norm.final": "ln_f",
+        "embeddings": "wte",
+        "positions": "wpe",
+    },
+    "gptj": {
+        "attention": "h.*.attn",
+        "attention.query": "h.*.attn.q_proj",
+        "attention.key": "h.*.attn.k_proj",
+        "attention.value": "h.*.attn.v_proj",
+        "attention.out": "h.*.attn.out_proj",
+        "ffn.up": "h.*.mlp.fc_in",
+        "ffn.activation": "h.*.mlp.act",
+        "ffn.down": "h.*.mlp.fc_out",
+        "norm.attention": "h.*.ln_1",
+        "norm.final": "ln_f",
+        "embeddings": "wte",
+    },
+    "bloom": _BLOOM,
+    "falcon": {**_without(_BLOOM, "norm.embeddings"), "ffn.activation": "h.*.mlp.act"},
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "t5": {
@@ -133,19 +305,28 @@ FAMILIES: dict[str, Mapping[str, str]] = {
     },
     "bart": _BART,
     "mbart": _BART,
-    "vit": {
-        "attention": "layers.*.attention",
-        "attention.query": "layers.*.attention.q_proj",
-        "attention.key": "layers.*.attention.k_proj",
-        "attention.value": "layers.*.attention.v_proj",
-        "attention.out": "layers.*.attention.o_proj",
+    "opt": _without(_BART, "norm.embeddings", *(role for role in _BART if "cross" in role)),
+    "whisper": _without(_BART, "norm.embeddings"),
+    "vit": _VIT,
+    "deit": _without(_VIT, "embeddings"),
+    "dinov2": {
+        **_without(_VIT, "embeddings"),
+        **{
+            role: path.replace("layers.", "encoder.layer.")
+            for role, path in _VIT.items()
+            if role.startswith(("attention", "ffn"))
+        },
+        "norm.attention": "encoder.layer.*.norm1",
+        "norm.ffn": "encoder.layer.*.norm2",
+    },
+    "clip_text_model": {
+        **_without(_BART, "embeddings", "positions", "norm.embeddings", *(role for role in _BART if "cross" in role)),
         "ffn.up": "layers.*.mlp.fc1",
         "ffn.activation": "layers.*.mlp.activation_fn",
         "ffn.down": "layers.*.mlp.fc2",
-        "norm.attention": "layers.*.layernorm_before",
-        "norm.ffn": "layers.*.layernorm_after",
-        "norm.final": "layernorm",
-        "embeddings": "embeddings",
+        "norm.attention": "layers.*.layer_norm1",
+        "norm.ffn": "layers.*.layer_norm2",
+        "norm.final": "final_layer_norm",
     },
     "lorentz": {
         "attention": "stack.layers.*.attention",
@@ -170,4 +351,4 @@ FAMILIES: dict[str, Mapping[str, str]] = {
 }
 
 # Modules that belong to a task and not to the backbone; trained and stored beside a delta.
-HEADS = ("classifier", "score", "qa_outputs", "classification_head", "head")
+HEADS = ("classifier", "pre_classifier", "score", "qa_outputs", "classification_head", "head")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import activation, attention, joining, linear
+from . import attention, joining, linear, replacing
 from .base import Site
 from .errors import DeltaError
 
@@ -23,7 +23,7 @@ def insert(site: Site, key: str) -> None:
     elif site.kind == "attention":
         attention.insert(site.module, key, site.part, site.place)
     elif site.kind == "activation":
-        activation.insert(site.module, key, site.part, site.place)
+        replacing.insert(site.module, key, site.part, site.place)
     elif site.kind == "embeddings":
         joining.insert(site.module, key, site.part, site.names, site.path)
 
@@ -36,7 +36,7 @@ def remove(site: Site, key: str) -> None:
     elif site.kind == "attention":
         attention.remove(site.module, key)
     elif site.kind == "activation":
-        activation.remove(site.module, key, site.part, site.place)
+        replacing.remove(site.module, key, site.part, site.place)
     elif site.kind == "embeddings":
         joining.remove(site.module, key)
 
@@ -49,6 +49,6 @@ def switch(site: Site, key: str, on: bool) -> None:
     elif site.kind == "attention":
         attention.switch(site.module, key, on)
     elif site.kind == "activation":
-        (activation.insert if on else activation.remove)(site.module, key, site.part, site.place)
+        (replacing.insert if on else replacing.remove)(site.module, key, site.part, site.place)
     elif site.kind == "embeddings":
         joining.switch(site.module, key, on)

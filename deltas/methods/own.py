@@ -93,7 +93,13 @@ class LNTuning(_Own):
         found = []
         for place in host.places(*self.roles, layers=self.layers):
             module = host.model.get_submodule(place.path)
-            found.append(_site(host, place.path, tuple(name for name, _ in module.named_parameters(recurse=False))))
+            own = tuple(name for name, _ in module.named_parameters(recurse=False))  # none, of an Identity
+            if own:
+                found.append(_site(host, place.path, own))
+        if not found:
+            raise DeltaError(
+                f"the norms of this {type(host.model).__name__} (host {host.family!r}) have no gain and no shift to train"
+            )
         if self.scalars:
             seen: set[int] = set()
             for path, module in _backbone(host):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..activation import ActivationPart
 from ..base import Delta, Site
 from ..errors import DeltaError
 from ..hosts import Host
+from ..replacing import ActivationPart
 from ..space import Space
 
 __all__ = ["RationalActivation", "fit_rational", "rational"]

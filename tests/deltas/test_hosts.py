@@ -13,9 +13,9 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertLMHeadModel,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    DistilBertForSequenceClassification,
+    FNetConfig,
+    FNetForMaskedLM,
+    FNetForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
 )
@@ -213,15 +213,16 @@ def test_rows_by_their_numbers() -> None:
 
 
 def test_all_linear_layers_of_a_model_of_no_family() -> None:
-    model = DistilBertForSequenceClassification(
-        DistilBertConfig(vocab_size=20, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=16)
-    ).eval()
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    model = FNetForSequenceClassification(FNetConfig(**sizes, max_position_embeddings=16)).eval()
+    assert not host_of(model).roles
     handle = deltas.attach(model, LoRA(rank=2, roles=("all",)))
     paths = {site.path for site in handle.sites}
-    layers = {name for name, m in model.distilbert.named_modules(prefix="distilbert") if isinstance(m, nn.Linear)}
-    assert layers <= paths <= layers | {"pre_classifier"}
-    language = DistilBertForMaskedLM(model.config)
-    assert "vocab_projector" not in {row.path for row in deltas.plan(language, LoRA(rank=2, roles=("all",))).rows}
+    assert paths == {name for name, m in model.fnet.named_modules(prefix="fnet") if isinstance(m, nn.Linear)}
+    language = FNetForMaskedLM(model.config)
+    assert "cls.predictions.decoder" not in {
+        row.path for row in deltas.plan(language, LoRA(rank=2, roles=("all",))).rows
+    }
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
