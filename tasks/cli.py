@@ -23,6 +23,10 @@ STUDIES = {
 
 
 def _out(text: str) -> None:
+    if (
+        os.environ.get("RANK", "0") != "0"
+    ):  # of several processes that torchrun or accelerate launch started, one speaks
+        return
     print(text)  # noqa: T201 (the command line's output)
 
 

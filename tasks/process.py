@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import random
 import sys
@@ -12,12 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
 
-from .errors import UsageError
-
-__all__ = ["cpu_threads", "environment", "one_process", "require_one_process", "seed_everything", "without_bars"]
+__all__ = ["cpu_threads", "environment", "seed_everything", "without_bars"]
 
 
 @contextmanager
@@ -29,26 +24,6 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def require_one_process() -> None:
-    """Refuse a launcher of several processes: a run trains in one.
-
-    Raises
-    ------
-    UsageError : the environment says that there are more.
-    """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdecimal() and int(count) > 1:
-        raise UsageError(
-            f"a run trains in one process and WORLD_SIZE is {count}: start `hyrel run` without torchrun or accelerate "
-            "launch, and give each device runs of its own by --seeds and CUDA_VISIBLE_DEVICES"
-        )
-
-
-def one_process() -> Accelerator:
-    """Device and backward pass of a run; what ACCELERATE_ variables say of precision and accumulation is not heard."""
-    return Accelerator(mixed_precision="no", gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
@@ -22,64 +22,15 @@ from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
 from .optim import build_optimizers, cap_norms, clip_sparse, schedule_factor
-from .process import cpu_threads, environment, one_process, require_one_process, seed_everything, without_bars
+from .process import cpu_threads, environment, seed_everything, without_bars
 from .progress import Progress
 from .sources import changed_inputs, sources_of
+from .task import Data, Task
+from .team import Follower, Team
 
-__all__ = ["Data", "Task", "fit"]
+__all__ = ["fit"]
 
 SCHEMA = 1
-
-
-class Data(Protocol):
-    """What a task trains on: a name, the SHA-256 of its content, the name of its split, and what to warn of."""
-
-    name: str
-    sha256: str
-    split: str
-    warnings: list[str]
-
-
-class Task(Protocol):
-    """What the runner asks of a task. It neither writes files nor keeps state between batches.
-
-    A task may also have
-
-    - ``exports``, the name of a folder in that of the run, and ``export(model, data, folder)``, which fills it from the best
-      model: what there is to hand over besides weights. The runner makes and places the folder.
-    - ``sources() -> dict[str, str]``, the SHA-256 of each pretrained model, or result of another run, that it reads, by name:
-      a run goes on, or counts as finished, with the same ones alone.
-    - ``frozen(model) -> frozenset[str]``, names of the tensors of the model's state that stay as they were built:
-      checkpoints leave them out.
-    - ``remarks(model) -> list[str]``, what a user should be warned of in a trained model.
-    - ``details() -> dict``, what else ``result.json`` should say of the run, as plain values.
-    """
-
-    name: str
-    Config: type
-    Data: type  # what the loader must give; `kind` is its name in the table of data sets, `takes` its name in words
-    kind: str
-    takes: str
-    monitor: str  # metric of the validation split; a leading "-" means that smaller is better
-    config: Any
-
-    def build(self, config: Any, data: Any) -> nn.Module:
-        """Make the model; every random number is drawn from torch's generator, which the runner has seeded."""
-
-    def n_batches(self, data: Any) -> int:
-        """Count the batches of an epoch; 0 where building the model has fitted it."""
-
-    def train_batch(self, data: Any, epoch: int, index: int, seed: int) -> dict[str, Tensor]:
-        """Make batch `index` of `epoch`, a pure function of its arguments: a resumed run needs no loader state."""
-
-    def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a batch, and scalars to log."""
-
-    def evaluate(self, model: nn.Module, data: Any, split: str) -> dict[str, float]:
-        """Compute the metrics of a split."""
-
-    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Group the parameters by optimiser, learning rate and norm cap."""
 
 
 def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources: Mapping[str, str]) -> None:
@@ -93,18 +44,25 @@ def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources:
 
 
 class _Run:
-    """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
+    """State of one run: model, optimisers, position, best score. Everything in it is checkpointed.
 
-    def __init__(self, task: Task, data: Data, folder: RunFolder, *, seed: int, progress: Progress) -> None:
+    `task` is that of this process of the `team`, whose batches are a part of those of the run's own configuration `config`.
+    """
+
+    def __init__(
+        self, task: Task, data: Data, folder: RunFolder, *, config: Any, team: Team, seed: int, progress: Progress
+    ) -> None:
         self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
+        self.config, self.team = config, team
         self.train: TrainConfig = task.config.train
-        self.accelerator = one_process()
         seed_everything(seed)
-        self.model: nn.Module = self.accelerator.prepare(task.build(task.config, data))
+        self.model: nn.Module = task.build(task.config, data).to(team.device)
+        team.level(self.model, parameters=True)
+        team.start(seed)
         self.frozen = frozen_tensors(task, self.model)
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
-        self.batches = task.n_batches(data)
+        self.batches = team.steps(task.n_batches(data))
         self.total = self.train.steps(self.batches)
         self.compressor = compressor_of(self.model, self.train, seed)
         self.epoch = self.index = self.count = self.misses = 0
@@ -114,7 +72,7 @@ class _Run:
         self.metrics_bytes = 0
         self.held: dict[str, Any] | None = None  # what activations took before the run was stopped
         self.warnings: list[str] = list(data.warnings)
-        self.saved = time.monotonic()
+        self.saved, self.checkpoint_seconds, self.wished = time.monotonic(), 60.0, False
         for warning in self.warnings:
             progress.say(f"warning: {warning}")
 
@@ -133,16 +91,21 @@ class _Run:
             self.folder.cut("metrics.jsonl", 0)
             return
         state = self.load(latest)
-        changed = differences(state["config"], to_dict(self.task.config))
+        changed = differences(state["config"], to_dict(self.config))
         if changed := [line for line in changed if not line.startswith("train.threads:")]:
             raise UsageError(
                 f"{self.folder.path / 'config.yaml'} was changed since the run was started: {'; '.join(changed)}. "
                 "Change it back, or start a new run"
             )
-        for name, now in (("torch", torch.__version__), ("threads", self.train.threads)):
-            if state[name] != now:
+        before = {"processes": 1, **state}
+        for name, now in (
+            ("torch", torch.__version__),
+            ("threads", self.train.threads),
+            ("processes", self.team.count),
+        ):
+            if before[name] != now:
                 self.warnings.append(
-                    f"resumed with {name} {now}, started with {state[name]}: no longer equal to the bit"
+                    f"resumed with {name} {now}, started with {before[name]}: no longer equal to the bit"
                 )
                 self.progress.say(f"warning: {self.warnings[-1]}")
         for name in ("epoch", "index", "count", "misses", "sums", "best", "seconds", "metrics_bytes"):
@@ -150,7 +113,9 @@ class _Run:
         self.held = state.get("activations")
         self.warnings += [warning for warning in state["warnings"] if warning not in self.warnings]
         self.folder.cut("metrics.jsonl", self.metrics_bytes)
-        restore_rng(state["rng"])
+        states = [state["rng"], *state.get("others_rng", [])]
+        if self.team.rank < len(states):
+            restore_rng(states[self.team.rank])
         self.progress.say(f"resuming {self.folder.path} at step {self.steps} of {self.total}")
 
     def load(self, latest: Path) -> dict[str, Any]:
@@ -176,7 +141,9 @@ class _Run:
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
         state |= {"sources": sources_of(self.task), "activations": bytes_held(self.compressor) or self.held}
-        state |= {"rng": rng_state(), "config": to_dict(self.task.config), "warnings": self.warnings}
+        state |= {"config": to_dict(self.config), "warnings": self.warnings}
+        state["rng"], *others = self.team.gather(rng_state())
+        state |= {"processes": self.team.count, "others_rng": others} if others else {}
         self.folder.write_checkpoint(
             name, lambda path: save_checkpoint(path, self.model, self.optimizers, state, self.frozen)
         )
@@ -185,7 +152,7 @@ class _Run:
         return name
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        device = self.accelerator.device.type
+        device = self.team.device.type
         if self.compressor is not None:
             self.compressor.forwards = self.steps  # which its rounding depends on
         with (
@@ -195,24 +162,33 @@ class _Run:
             return self.task.step(self.model, batch)
 
     def update(self) -> None:
-        """One optimiser step."""
+        """One optimiser step of all processes."""
         factor = schedule_factor(self.train, self.steps, self.total)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad(set_to_none=True)
-        batch = self.task.train_batch(self.data, self.epoch, self.index, self.seed)
-        batch = send_to_device(batch, self.accelerator.device)
+        batch = self.batch()
         before = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
-        loss, scalars = self.forward(batch)
-        value = float(loss.detach())
-        if not isfinite(value):
-            self.fail(batch, before)
-        self.accelerator.backward(loss)
+        value: float | None = None
+        scalars: dict[str, Tensor] = {}
+        if batch is not None:
+            loss, scalars = self.forward(batch)
+            value = float(loss.detach())
+            if self.team.count == 1 and not isfinite(value):
+                self.fail(batch, before)
+            loss.backward()
+        self.wished = time.monotonic() - self.saved >= self.checkpoint_seconds
+        if self.team.count > 1:
+            own = value
+            value, self.wished = self.team.exchange(self.model, value, wish=self.wished)
+            if not isfinite(value):
+                self.fail(None if own is None or isfinite(own) else batch, before)
+        assert value is not None
         if self.train.clip is not None:
             parameters = list(self.model.parameters())
             sparse = any(p.grad is not None and p.grad.is_sparse for p in parameters)
-            clip = clip_sparse if sparse else self.accelerator.clip_grad_norm_
+            clip = clip_sparse if sparse else nn.utils.clip_grad_norm_
             norm = clip(parameters, self.train.clip)
             if not isfinite(float(norm)):
                 self.fail(batch, before)
@@ -228,15 +204,28 @@ class _Run:
             self.epoch, self.index = self.epoch + 1, 0
         self.progress.step(self.steps, {"epoch": self.epoch, **logged})
 
-    def fail(self, batch: dict[str, Tensor], before: tuple[Tensor, list[Tensor]]) -> None:
+    def batch(self) -> dict[str, Tensor] | None:
+        """Batch of this process, on its device; None where the last step of an epoch has none left for it."""
+        place = self.team.place(self.index)
+        if place >= self.task.n_batches(self.data):
+            return None
+        made: dict[str, Tensor] = send_to_device(
+            self.task.train_batch(self.data, self.epoch, place, self.seed), self.team.device
+        )
+        return made
+
+    def fail(self, batch: dict[str, Tensor] | None, before: tuple[Tensor, list[Tensor]]) -> None:
+        """Say which module was the first to give what is not finite, by a second pass over the batch if it was this one."""
+
         def replay() -> Tensor:
             torch.set_rng_state(before[0])
             if before[1]:
                 torch.cuda.set_rng_state_all(before[1])
             self.model.zero_grad(set_to_none=True)
+            assert batch is not None
             return self.forward(batch)[0]
 
-        cause = first_nonfinite(self.model, replay)
+        cause = "in the batch of another process" if batch is None else first_nonfinite(self.model, replay)
         good = self.folder.latest()
         kept = f"last good checkpoint: {good}" if good else "no checkpoint was written yet"
         raise RunError(
@@ -260,7 +249,8 @@ class _Run:
 
     def validate(self) -> None:
         """Evaluate on the validation split, log, remember the best, write a checkpoint."""
-        metrics, report = self.measure("valid")
+        self.team.level(self.model)
+        metrics, report = self.team.share(lambda: self.measure("valid"))
         name = self.task.monitor.lstrip("-")
         if name not in metrics:
             raise UsageError(f"the metric to monitor, {name!r}, is not one of {', '.join(metrics)}")
@@ -290,6 +280,7 @@ class _Run:
         return at or self.steps == self.total
 
     def loop(self, checkpoint_seconds: float) -> None:
+        self.checkpoint_seconds = checkpoint_seconds
         self.model.train()
         if self.total == 0 and self.best is None:  # a model that was fitted when it was built
             self.validate()
@@ -299,7 +290,7 @@ class _Run:
             self.seconds["train"] += time.monotonic() - start
             if self.due:
                 self.validate()
-            elif time.monotonic() - self.saved >= checkpoint_seconds:
+            elif self.wished:
                 self.checkpoint()
 
     def result(self) -> dict[str, Any]:
@@ -311,7 +302,7 @@ class _Run:
             self.warnings.append(remark)
             self.progress.say(f"warning: {remark}")
         parameters = list(self.model.parameters())
-        config = to_dict(self.task.config)
+        config = to_dict(self.config)
         self.progress.evaluated(self.best["step"], "test", test, report.residual if report else None)
         return {
             "schema": SCHEMA,
@@ -328,6 +319,7 @@ class _Run:
             },
             "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
             "threads": self.train.threads,
+            **({"processes": self.team.count} if self.team.count > 1 else {}),
             "manifold": {"residual": report.residual, "radius_p99": report.radius_p99} if report else None,
             "activations": bytes_held(self.compressor) or self.held,
             **({"details": self.task.details()} if hasattr(self.task, "details") else {}),
@@ -348,8 +340,8 @@ def fit(
     UsageError : the folder holds a run of another configuration, or the data has changed.
     RunError : non-finite loss, full disk, unwritable folder, or another process in the folder.
     """
-    config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
-    require_one_process()
+    whole = task.config
+    config: Mapping[str, Any] = {"task": task.name, **to_dict(whole)}
     if folder.finished:  # nothing is written, so it may be read-only, or read by others at the same time
         folder.require_same(config)
         result = folder.result()
@@ -360,26 +352,34 @@ def fit(
             )
         same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
         return result
+    team = Team()
+    task = team.part(task)
+    folder = folder if team.leads else Follower(folder.path)
     title = f"{task.name} {data.name} seed {seed}"
-    total = task.config.train.steps(task.n_batches(data))
-    with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet) as progress:
-        run = _Run(task, data, folder, seed=seed, progress=progress)
+    total = task.config.train.steps(team.steps(task.n_batches(data)))
+    with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet or not team.leads) as progress:
+        run = _Run(task, data, folder, config=whole, team=team, seed=seed, progress=progress)
         with folder.open(config, environment()):
             try:
                 run.restore()
                 run.loop(checkpoint_seconds)
-                result = run.result()
-                save_weights(run, folder)
-                if name := getattr(task, "exports", None):
-                    with without_bars():
-                        folder.write_folder(name, lambda path: task.export(run.model, data, path))  # type: ignore[attr-defined]
-                folder.finish(result)
+                return team.share(lambda: finish(run))
             except OSError as error:
                 good = folder.latest()
                 kept = f"The run is safe up to {good.name}" if good else "No checkpoint was written yet"
                 raise RunError(
                     f"{explain_os_error(error, folder.path)}. {kept}; then go on with: hyrel resume {folder.path}"
                 ) from None
+
+
+def finish(run: _Run) -> dict[str, Any]:
+    """Evaluate the best model, write it with what there is to hand over, and last of all the result, which is returned."""
+    task, folder, result = run.task, run.folder, run.result()
+    save_weights(run, folder)
+    if name := getattr(task, "exports", None):
+        with without_bars():
+            folder.write_folder(name, lambda path: task.export(run.model, run.data, path))  # type: ignore[attr-defined]
+    folder.finish(result)
     return result
 
 

@@ -20,6 +20,7 @@ from tasks.errors import RunError, UsageError
 from tasks.folder import atomic_write
 from tasks.report.html import Report
 from tasks.report.tables import render
+from tasks.team import require_one_process
 
 from .chart import chart
 from .config import CompareConfig
@@ -86,6 +87,7 @@ def compare_deltas(
     -------
     The rows, in the order of backbones, data sets and methods.
     """
+    require_one_process("a comparison of deltas")
     config = make_config(CompareConfig, overrides=overrides, args=args, prog="hyrel run compare-deltas")
     rows: list[Row] = []
     notes: list[str] = []

@@ -14,6 +14,7 @@ from tasks.folder import atomic_write, locked
 from tasks.process import cpu_threads
 from tasks.report.html import Column, Report, format_cell
 from tasks.report.tables import render
+from tasks.team import require_one_process
 
 from .cells import Cell, solvable
 from .checks import check_methods, check_sets, check_unchanged
@@ -78,6 +79,7 @@ def study_subspace(
     args, **overrides : options, as words of the command line or by name
     say : told of every step
     """
+    require_one_process("a subspace study")
     config = make_config(StudyConfig, overrides=overrides, args=args, prog="hyrel run subspace")
     tree = to_dict(config)
     # The dimensions and controls add to what is there; what is measured has them in its key.

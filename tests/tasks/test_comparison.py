@@ -81,15 +81,6 @@ def test_a_damaged_newest_checkpoint_leaves_the_one_before_it(
     assert start(small_graph, out, **options).metrics == whole.metrics
 
 
-def test_a_launcher_of_several_processes_is_refused(
-    small_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="trains in one process and WORLD_SIZE is 2"):
-        start(small_graph, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_what_accelerate_reads_from_the_environment_changes_nothing(
     small_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
