@@ -164,9 +164,8 @@ class LorentzTransformerDecoderLayer(_Block):
 
     Parameters
     ----------
-    dim, num_heads, dim_feedforward, manifold, norm, dropout, attention_dropout, activation, variant, bias, eps, rotary_base,
-    attention_logits : as in :class:`LorentzTransformerEncoderLayer`; rotary positions are those of the attention to earlier
-        tokens
+    dim, num_heads, manifold, ...
+        as in :class:`LorentzTransformerEncoderLayer`; rotary positions are those of the attention to earlier tokens
 
     Examples
     --------

@@ -37,7 +37,10 @@ def _recipes() -> list[str]:
     lines = []
     for name, path in recipes().items():
         published = load_recipe(path)[1]
-        numbers = ", ".join(f"{row['metric']} {row['value']} ({row['source']})" for row in published)
+        numbers = ", ".join(
+            f"{row['metric']} {row['value']} ({row['source']}{', recalled' if row.get('recalled') else ''})"
+            for row in published
+        )
         lines.append(f"{name}" + (f"  published: {numbers}" if numbers else ""))
     return lines
 

@@ -121,6 +121,14 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
+def test_the_site_has_every_page_and_package() -> None:
+    contents = (ROOT / "docs" / "contents.rst").read_text("utf-8").split()
+    assert {page.stem for page in DOCS} <= set(contents)
+    packages = {path.stem for path in (ROOT / "docs" / "api").glob("*.rst")}
+    assert packages == {"lorentz", "relsim", "deltas", "tasks"}
+    assert {f"api/{name}" for name in packages} <= set(contents)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)", page.read_text("utf-8")):
