@@ -121,6 +121,11 @@ class LorentzMultiheadAttention(DistanceAttention):
     log_scale : Parameter, scalar. Starts at :math:`\lambda = 2\sqrt{(dim - 1) / num\_heads}`, where the space part of
         the logits is that of ordinary attention.
 
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : heads that do not divide the space coordinates; in a call, masks of a shape that fits nothing.
+
     Notes
     -----
     The norm of a is the difference of two numbers of the size of its squared time, so the space coordinates carry a

@@ -26,6 +26,12 @@ class LorentzCache:
     ----------
     length : int. Tokens stored.
     fixed : bool. Whether it holds the keys of a memory (cross-attention).
+
+    Raises
+    ------
+    ValueError : sizes below 1; in ``append``, points of another shape, or more tokens than there is room for.
+    TypeError : points of another dtype than the cache's.
+    RuntimeError : points that require a gradient, which a cache would lose.
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class LorentzEmbedding(PointParameters):
     weight : Parameter, shape (num_embeddings, dim - 1), space coordinates; ``weight.manifold`` is the manifold, by
         which Riemannian optimisers know it.
 
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : no rows, `dim` below 2, or `padding_idx` outside of the rows.
+
     Examples
     --------
     >>> table = LorentzEmbedding(10, 5, manifold=Lorentz(k=1.0), padding_idx=0)

@@ -44,6 +44,10 @@ def boost(
     Returns
     -------
     Tensor, shape (..., d), on the hyperboloid, in the dtype of `x`; computed in float64.
+
+    Raises
+    ------
+    ValueError : `rapidity` has another number of coordinates than the points have of space.
     """  # noqa: D205
     if rapidity.shape[-1] != x.shape[-1] - 1:
         raise ValueError(
@@ -171,6 +175,10 @@ def nearest_lorentz(weight: Float[Tensor, "rows d"], *, steps: int = 100) -> Nea
     Returns
     -------
     Nearest : matrix (d, d), in the dtype of `weight`, and residual :math:`|W - \Lambda|_F / |W|_F`, over the rows given.
+
+    Raises
+    ------
+    ValueError : a weight between different sizes, or with entries that are not finite.
     """
     size = weight.shape[-1]
     if weight.ndim != 2 or weight.shape[0] not in (size - 1, size) or size < 2:

@@ -46,6 +46,10 @@ def neighbourhood(
     Returns
     -------
     SparseMatrix (nodes, nodes); each row sums to 1, or is empty: a node that nothing leads to.
+
+    Raises
+    ------
+    ValueError : an unknown `normalisation`, or edges or weights that do not fit `num_nodes`.
     """
     _check_normalisation(normalisation)
     check_edges(edge_index, edge_weight, nodes)
@@ -81,6 +85,11 @@ class LorentzGraphConv(nn.Module):
     Attributes
     ----------
     linear : LorentzLinear
+
+    Raises
+    ------
+    TypeError, ValueError : as :class:`LorentzLinear`; an unknown `normalisation`; in a call, edges of nodes that are not
+        there, or weights beside a prepared graph.
 
     Notes
     -----

@@ -49,6 +49,11 @@ class LorentzGraphAttention(nn.Module):
     query, key, value : LorentzLinear
     log_scale : Parameter, scalar. Starts at :math:`\lambda = 2\sqrt{(out\_features - 1) / num\_heads}`.
 
+    Raises
+    ------
+    ValueError : heads that do not divide the space coordinates, `dropout` outside of [0, 1); in a call, edges of nodes that
+        are not there.
+
     Notes
     -----
     Softmax and centroids are computed in float64, whatever the dtype; logits are not, and have an error of about

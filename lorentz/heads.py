@@ -63,6 +63,11 @@ class LorentzClassifier(PointParameters):
         manifold, by which Riemannian optimisers know them), or the normals z.
     bias : Parameter, shape (num_classes,), b or a, or None
 
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : sizes below their least, or an unknown `kind`.
+
     References
     ----------
     Chen et al., "Fully Hyperbolic Neural Networks", ACL 2022, section 4; Bdeir et al., "Fully Hyperbolic Convolutional
@@ -161,6 +166,11 @@ class FermiDirac(nn.Module):
     t : float, > 0. Temperature.
     manifold : Lorentz
     learnable : bool. Learn r and the logarithm of t.
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `t` is not positive; in a call, points of different sizes.
 
     References
     ----------

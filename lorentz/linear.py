@@ -57,6 +57,12 @@ class LorentzLinear(nn.Module):
     weight : Parameter, shape (out_features, in_features), row 0 the time row; (out_features - 1, in_features) for
         ``"unbounded"``.
 
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : sizes below 2, an unknown `variant`, `dropout` outside of [0, 1), `scale` not positive; in a call, points
+        of another size.
+
     References
     ----------
     Chen et al., "Fully Hyperbolic Neural Networks", ACL 2022, equation 3.

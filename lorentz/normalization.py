@@ -46,6 +46,11 @@ class LorentzLayerNorm(_Norm):
     Attributes
     ----------
     weight, bias : Parameter, shape (dim - 1,), gain and shift of the space coordinates
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `dim` below 2, or `eps` not positive.
     """
 
     def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5, bias: bool = True) -> None:
@@ -81,6 +86,11 @@ class LorentzRMSNorm(_Norm):
     Attributes
     ----------
     weight : Parameter, shape (dim - 1,), gain of the space coordinates
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `dim` below 2, or `eps` not positive.
     """
 
     def __init__(self, dim: int, *, manifold: Lorentz, eps: float = 1e-5) -> None:
@@ -122,6 +132,11 @@ class LorentzBatchNorm(PointParameters, _Norm):
     bias : Parameter, shape (dim - 1,), space coordinates of b; at the start the origin. ``bias.manifold`` is the
         manifold, by which Riemannian optimisers know it.
     running_mean, running_var : buffers, shapes (dim - 1,), space coordinates, and ()
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `dim` below 2, `eps` not positive, `momentum` outside of (0, 1]; training on one point.
 
     References
     ----------
@@ -203,6 +218,11 @@ class LorentzDropout(nn.Module):
     ----------
     p : float in [0, 1), probability of a coordinate to become 0; the others are divided by ``1 - p``
     manifold : Lorentz
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `p` outside of [0, 1).
     """
 
     def __init__(self, p: float = 0.5, *, manifold: Lorentz) -> None:

@@ -23,6 +23,10 @@ class LorentzPooling(nn.Module):
     kind : str, one of ``POOLINGS``
     manifold : Lorentz, or ``lorentz.flat.Euclidean()`` for the flat twin, whose centroid is the mean
 
+    Raises
+    ------
+    ValueError : an unknown `kind`.
+
     Notes
     -----
     The centroid of points in many directions lies near the origin, at a radius that falls with their radius; their mean in

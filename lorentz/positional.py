@@ -38,6 +38,10 @@ class LearnedPositions(nn.Module):
     ----------
     weight : Parameter, shape (max_length, dim - 1)
 
+    Raises
+    ------
+    ValueError : no positions, or `dim` below 2.
+
     Examples
     --------
     >>> LearnedPositions(8, 5)(torch.arange(3)).shape
@@ -89,6 +93,10 @@ class SinusoidalPositions(nn.Module):
     base : float, > 1, b above
     scale : float. The vector has length ``scale * sqrt((dim - 1) / 2)``.
 
+    Raises
+    ------
+    ValueError : `dim` below 2, or `base` not above 1.
+
     References
     ----------
     Vaswani et al., "Attention Is All You Need", 2017, section 3.5.
@@ -129,6 +137,10 @@ def rotate(
     Returns
     -------
     Tensor, shape (..., s, n), of the same norms.
+
+    Raises
+    ------
+    ValueError : an odd number of space coordinates.
 
     References
     ----------

@@ -28,6 +28,10 @@ def givens(space: Float[Tensor, "*batch n"], angles: Float[Tensor, "*b pairs"]) 
     Returns
     -------
     Tensor, shape (..., n), of the same norms, in the dtype of `space`; computed in float32 at least.
+
+    Raises
+    ------
+    ValueError : not one angle for each pair of coordinates.
     """
     n = space.shape[-1]
     if n < 2 or angles.shape[-1] != n // 2:
@@ -54,6 +58,10 @@ def rotation_matrix(raw: Float[Tensor, "..."], *, parametrisation: str = "matrix
     Returns
     -------
     Tensor, shape (..., n, n), orthogonal with determinant 1 (for ``"householder"`` the sign of ``(-1)^count``).
+
+    Raises
+    ------
+    ValueError : an unknown `parametrisation`, or a number of parameters that no rotation has.
     """
     if parametrisation == "householder":
         # Product of reflections in compact form: I - V T^-1 V^T, T upper triangular of the inner products.

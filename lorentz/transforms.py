@@ -51,6 +51,11 @@ class Boost(nn.Module):
     ----------
     rapidity : Parameter, shape (dim - 1,), unbounded; see :func:`lorentz.boost`.
 
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `dim` below 2, or a negative `std`.
+
     Examples
     --------
     >>> manifold = Lorentz(k=1.0)
@@ -108,6 +113,11 @@ class Rotation(nn.Module):
     ----------
     raw : Parameter, (n (n - 1) / 2,) for n = dim - 1, or (n, even count) of vectors; None once frozen.
     base : buffer (dim - 1, dim - 1), the constant factor, or all of R once frozen. Never below float32.
+
+    Raises
+    ------
+    TypeError : `manifold` is no :class:`Lorentz`.
+    ValueError : `dim` below 2 (3 for planes to turn), or an unknown `parametrisation`.
 
     Notes
     -----
@@ -218,6 +228,10 @@ class LorentzTransform(nn.Module):
     parametrisation : str, of the :class:`Rotation`
     order : str. ``"rotation_first"``: :math:`\Lambda = B R`; ``"boost_first"``: :math:`\Lambda = R B`.
     std : float, >= 0. Standard deviation of the initial rapidity.
+
+    Raises
+    ------
+    TypeError, ValueError : as :class:`Boost` and :class:`Rotation`; an unknown `order`.
 
     Examples
     --------

@@ -58,7 +58,12 @@ class FitReport:
 
 
 def split_facts(facts: Facts, fraction: float, *, seed: int) -> tuple[Facts, Facts]:
-    """Split facts at random into two sets over the same vocabularies: the rest, and ``round(fraction N)`` of them."""
+    """Split facts at random into two sets over the same vocabularies: the rest, and ``round(fraction N)`` of them.
+
+    Raises
+    ------
+    ValueError : a fraction outside of (0, 1).
+    """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"held_out is {fraction}, expected Facts, None, or a fraction between 0 and 1")
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed))
@@ -87,6 +92,10 @@ def held_out_nll(model: FactDistribution, facts: Facts, *, block: int = 1024) ->
         At least one fact, with ids of the model.
     block
         Facts evaluated at a time; memory is block x E.
+
+    Raises
+    ------
+    ValueError : no facts.
     """
     if len(facts) == 0:
         raise ValueError("facts is empty: there is no likelihood to evaluate")
