@@ -117,7 +117,7 @@ class Rotation(nn.Module):
     Raises
     ------
     TypeError : `manifold` is no :class:`Lorentz`.
-    ValueError : `dim` below 2 (3 for planes to turn), or an unknown `parametrisation`.
+    ValueError : `dim` below 2, or an unknown `parametrisation`.
 
     Notes
     -----
