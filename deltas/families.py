@@ -71,6 +71,9 @@ _BART = {
     "positions": "embed_positions",
 }
 
+_LAST_NORMS = {"norm.final": "encoder.layer_norm|decoder.layer_norm"}
+_QK_NORMS = {"norm.query": "layers.*.self_attn.q_norm", "norm.key": "layers.*.self_attn.k_norm"}
+
 _DISTILBERT = {
     "attention": "transformer.layer.*.attention",
     "attention.query": "transformer.layer.*.attention.q_lin",
@@ -225,7 +228,7 @@ FAMILIES: dict[str, Mapping[str, str]] = {
     "mistral": _LLAMA,
     "gemma": _LLAMA,
     "gemma2": _GEMMA2,
-    "gemma3_text": _GEMMA2,
+    "gemma3_text": {**_GEMMA2, **_QK_NORMS},
     "granite": _LLAMA,
     "olmo": _LLAMA,
     "smollm3": _LLAMA,
@@ -281,9 +284,14 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "embeddings": "wte",
     },
     "bloom": _BLOOM,
-    "falcon": {**_without(_BLOOM, "norm.embeddings"), "ffn.activation": "h.*.mlp.act"},
+    "falcon": {
+        **_without(_BLOOM, "norm.embeddings"),
+        "ffn.activation": "h.*.mlp.act",
+        "norm.attention": "h.*.input_layernorm|h.*.ln_attn",
+        "norm.ffn": "h.*.post_attention_layernorm|h.*.ln_mlp",
+    },
     "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
+    "qwen3": {**_LLAMA, **_QK_NORMS},
     "t5": {
         "attention": "block.*.layer.*.SelfAttention",
         "attention.query": "block.*.layer.*.SelfAttention.q",
@@ -304,9 +312,12 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "embeddings": "embed_tokens",
     },
     "bart": _BART,
-    "mbart": _BART,
-    "opt": _without(_BART, "norm.embeddings", *(role for role in _BART if "cross" in role)),
-    "whisper": _without(_BART, "norm.embeddings"),
+    "mbart": {**_BART, **_LAST_NORMS},
+    "opt": {
+        **_without(_BART, "norm.embeddings", *(role for role in _BART if "cross" in role)),
+        "norm.final": "decoder.final_layer_norm",
+    },
+    "whisper": {**_without(_BART, "norm.embeddings"), **_LAST_NORMS},
     "vit": _VIT,
     "deit": _without(_VIT, "embeddings"),
     "dinov2": {
@@ -351,4 +362,13 @@ FAMILIES: dict[str, Mapping[str, str]] = {
 }
 
 # Modules that belong to a task and not to the backbone; trained and stored beside a delta.
-HEADS = ("classifier", "pre_classifier", "score", "qa_outputs", "classification_head", "head")
+HEADS = (
+    "classifier",
+    "pre_classifier",
+    "cls_classifier",
+    "distillation_classifier",
+    "score",
+    "qa_outputs",
+    "classification_head",
+    "head",
+)

@@ -157,8 +157,8 @@ def make_task(task: str, config: Any) -> Any:
     return named(lookup(TASKS, task, kind="task")[1])(config)
 
 
-def read_data(task: Any, data_dir: str | Path | None) -> Any:
-    """Read what the configuration of a task names.
+def read_data(task: Any, data_dir: str | Path | None, *, instead: str | Path | None = None) -> Any:
+    """Read what the configuration of a task names, or what is given instead.
 
     Raises
     ------
@@ -168,11 +168,12 @@ def read_data(task: Any, data_dir: str | Path | None) -> Any:
     from .data.sets import DATA
 
     config = task.config
-    data = load_data(config.data, data_dir, kind=task.kind, apart_from=getattr(config, "apart_from", None))
+    named = config.data if instead is None else str(instead)
+    data = load_data(named, data_dir, kind=task.kind, apart_from=getattr(config, "apart_from", None))
     if not isinstance(data, task.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == task.kind)
         own = "" if task.kind == "re" else ", or files of yours"
-        raise UsageError(f"{config.data} is no {task.takes}, which the task {task.name} takes: --data {known}{own}")
+        raise UsageError(f"{named} is no {task.takes}, which the task {task.name} takes: --data {known}{own}")
     return data
 
 
@@ -220,7 +221,7 @@ def resume(
     return _fit(task, config, run_folder, data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
 
 
-def load(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
+def load(folder: str | Path, *, data: str | Path | None = None, data_dir: str | Path | None = None) -> Trained:
     """Load the best model of a finished run: ``load(folder).model``, ``load(folder).predict(rows)``.
 
     The data it was trained on is read again, as that holds the names behind the numbers.
@@ -228,6 +229,7 @@ def load(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
     Parameters
     ----------
     folder : of the run
+    data : the same data, where it now lies elsewhere
     data_dir : folder of the data sets
 
     Raises
@@ -237,7 +239,7 @@ def load(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
     """
     from .trained import load_trained
 
-    return load_trained(folder, data_dir=data_dir)
+    return load_trained(folder, data=data, data_dir=data_dir)
 
 
 def compare(

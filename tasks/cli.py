@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .argv import parse_seeds, regular
 from .errors import HyrelError, UsageError
+from .launch import require_one_process
 
 __all__ = ["main"]
 
@@ -184,6 +185,7 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
         out=options.out,
         top=options.top,
         format=options.format,
+        data=options.data,
         data_dir=options.data_dir,
         say=_out,
     )
@@ -305,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="FILE", help="where the answers go (standard output)")
     sub.add_argument("--top", type=int, default=10, metavar="N", help="kg: most answers to a question (10)")
     sub.add_argument("--format", default="tsv", choices=("tsv", "jsonl"))
+    sub.add_argument("--data", metavar="PLACE", help="the data of the run, where it now lies elsewhere")
     data_dir(sub)
 
     sub = command("plot", _plot, "picture of a finished hierarchy run on the Poincaré disk")
@@ -356,6 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if rest and options.command != "run":
             raise UsageError(f"unknown option {rest[0]!r} of `hyrel {options.command}`; see its --help")
+        if options.command not in ("run", "resume", "ls", "doctor"):
+            require_one_process(f"hyrel {options.command}")
         code: int | None = options.function(options, rest)
         sys.stdout.flush()
     except HyrelError as error:

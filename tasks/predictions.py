@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from .folder import atomic_write, explain_os_error
 
 __all__ = ["report_predictions"]
 
+_BREAKS = re.compile(r"[\t\r\n]")  # which a cell of a table cannot hold; JSON lines keep them
+
 
 def report_predictions(
     folder: Path,
@@ -23,6 +26,7 @@ def report_predictions(
     out: Path | None = None,
     top: int = 10,
     format: str = "tsv",
+    data: str | None = None,
     data_dir: str | Path | None = None,
     say: Callable[[str], None],
 ) -> None:
@@ -35,6 +39,7 @@ def report_predictions(
     out : file to write; None to say the answers
     top : see :meth:`tasks.trained.Trained.predict`
     format : ``"tsv"`` with a header, or ``"jsonl"``
+    data, data_dir : see :func:`tasks.load`
 
     Raises
     ------
@@ -43,14 +48,19 @@ def report_predictions(
     """
     from .api import load
 
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
     lines = _lines(file)
-    answers = load(folder, data_dir=data_dir).predict(lines, top=top)
+    answers = load(folder, data=data, data_dir=data_dir).predict(lines, top=top)
     text = _table(answers) if format == "tsv" else "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in answers)
     if out is None:
         say(text.rstrip("\n"))
         return
     try:
-        atomic_write(out, text)
+        if out.exists() and not out.is_file():  # a device or a pipe
+            out.write_text(text, encoding="utf-8")
+        else:
+            atomic_write(out.resolve(), text)
     except OSError as error:
         raise RunError(explain_os_error(error, out)) from None
     say(f"{out}: {len(answers)} answers to {len(lines)} rows")
@@ -64,10 +74,10 @@ def _lines(file: Path | None) -> list[str]:
         raise UsageError(f"{file}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{file or 'standard input'} is not UTF-8 text (byte {error.start})") from None
-    lines = text.removesuffix("\n").split("\n") if text else []
+    lines = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
     if not any(line.strip() for line in lines):
         raise UsageError(f"{file or 'standard input'} holds no row")
-    return [line.removesuffix("\r") for line in lines]
+    return lines
 
 
 def _table(answers: list[dict[str, Any]]) -> str:
@@ -81,4 +91,4 @@ def _table(answers: list[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else _BREAKS.sub(" ", str(value))

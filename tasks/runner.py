@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,11 @@ def same_inputs(task: Task, data: Data, folder: RunFolder, sha256: str, sources:
 
 
 class _Run:
-    """State of one run: model, optimisers, position, best score. Everything in it is checkpointed.
+    """State of one run: model, optimisers, position, best score. Everything in it is checkpointed."""
 
-    `task` is that of this process of the `team`, whose batches are a part of those of the run's own configuration `config`.
-    """
-
-    def __init__(
-        self, task: Task, data: Data, folder: RunFolder, *, config: Any, team: Team, seed: int, progress: Progress
-    ) -> None:
+    def __init__(self, task: Task, data: Data, folder: RunFolder, *, team: Team, seed: int, progress: Progress) -> None:
         self.task, self.data, self.folder, self.seed, self.progress = task, data, folder, seed, progress
-        self.config, self.team = config, team
+        self.team = team
         self.train: TrainConfig = task.config.train
         seed_everything(seed)
         self.model: nn.Module = task.build(task.config, data).to(team.device)
@@ -62,7 +57,7 @@ class _Run:
         self.frozen = frozen_tensors(task, self.model)
         self.optimizers = build_optimizers(task.param_groups(self.model), self.train)
         schedule_factor(self.train, 0, 1)  # an unknown schedule is refused before anything is written
-        self.batches = team.steps(task.n_batches(data))
+        self.batches = task.n_batches(data)
         self.total = self.train.steps(self.batches)
         self.compressor = compressor_of(self.model, self.train, seed)
         self.epoch = self.index = self.count = self.misses = 0
@@ -91,7 +86,7 @@ class _Run:
             self.folder.cut("metrics.jsonl", 0)
             return
         state = self.load(latest)
-        changed = differences(state["config"], to_dict(self.config))
+        changed = differences(state["config"], to_dict(self.task.config))
         if changed := [line for line in changed if not line.startswith("train.threads:")]:
             raise UsageError(
                 f"{self.folder.path / 'config.yaml'} was changed since the run was started: {'; '.join(changed)}. "
@@ -141,7 +136,7 @@ class _Run:
         state: dict[str, Any] = {field: getattr(self, field) for field in fields}
         state |= {"torch": torch.__version__, "threads": self.train.threads, "data_sha256": self.data.sha256}
         state |= {"sources": sources_of(self.task), "activations": bytes_held(self.compressor) or self.held}
-        state |= {"config": to_dict(self.config), "warnings": self.warnings}
+        state |= {"config": to_dict(self.task.config), "warnings": self.warnings}
         state["rng"], *others = self.team.gather(rng_state())
         state |= {"processes": self.team.count, "others_rng": others} if others else {}
         self.folder.write_checkpoint(
@@ -168,11 +163,13 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.zero_grad(set_to_none=True)
-        batch = self.batch()
+        batch = self.task.train_batch(self.data, self.epoch, self.index, self.seed)
+        part = self.team.part(self.task, batch)
         before = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
-        value: float | None = None
+        value, weight = 0.0, 0.0
         scalars: dict[str, Tensor] = {}
-        if batch is not None:
+        if part is not None:
+            batch, weight = send_to_device(part[0], self.team.device), part[1]
             loss, scalars = self.forward(batch)
             value = float(loss.detach())
             if self.team.count == 1 and not isfinite(value):
@@ -180,11 +177,10 @@ class _Run:
             loss.backward()
         self.wished = time.monotonic() - self.saved >= self.checkpoint_seconds
         if self.team.count > 1:
-            own = value
-            value, self.wished = self.team.exchange(self.model, value, wish=self.wished)
+            own = isfinite(value)
+            value, self.wished = self.team.exchange(self.model, value, weight, wish=self.wished)
             if not isfinite(value):
-                self.fail(None if own is None or isfinite(own) else batch, before)
-        assert value is not None
+                self.fail(None if own else batch, before)
         if self.train.clip is not None:
             parameters = list(self.model.parameters())
             sparse = any(p.grad is not None and p.grad.is_sparse for p in parameters)
@@ -203,16 +199,6 @@ class _Run:
         if self.index == self.batches:
             self.epoch, self.index = self.epoch + 1, 0
         self.progress.step(self.steps, {"epoch": self.epoch, **logged})
-
-    def batch(self) -> dict[str, Tensor] | None:
-        """Batch of this process, on its device; None where the last step of an epoch has none left for it."""
-        place = self.team.place(self.index)
-        if place >= self.task.n_batches(self.data):
-            return None
-        made: dict[str, Tensor] = send_to_device(
-            self.task.train_batch(self.data, self.epoch, place, self.seed), self.team.device
-        )
-        return made
 
     def fail(self, batch: dict[str, Tensor] | None, before: tuple[Tensor, list[Tensor]]) -> None:
         """Say which module was the first to give what is not finite, by a second pass over the batch if it was this one."""
@@ -302,7 +288,7 @@ class _Run:
             self.warnings.append(remark)
             self.progress.say(f"warning: {remark}")
         parameters = list(self.model.parameters())
-        config = to_dict(self.config)
+        config = to_dict(self.task.config)
         self.progress.evaluated(self.best["step"], "test", test, report.residual if report else None)
         return {
             "schema": SCHEMA,
@@ -340,8 +326,11 @@ def fit(
     UsageError : the folder holds a run of another configuration, or the data has changed.
     RunError : non-finite loss, full disk, unwritable folder, or another process in the folder.
     """
-    whole = task.config
-    config: Mapping[str, Any] = {"task": task.name, **to_dict(whole)}
+    config: Mapping[str, Any] = {"task": task.name, **to_dict(task.config)}
+    team = Team()
+    if team.count > 1 and (why := getattr(task, "alone", None)):
+        raise UsageError(f"the task {task.name} works in one process: {why}")
+    team.agree(options=config, data=data.sha256, finished=folder.finished)
     if folder.finished:  # nothing is written, so it may be read-only, or read by others at the same time
         folder.require_same(config)
         result = folder.result()
@@ -352,16 +341,16 @@ def fit(
             )
         same_inputs(task, data, folder, result["data"]["sha256"], result.get("sources", {}))
         return result
-    team = Team()
-    task = team.part(task)
     folder = folder if team.leads else Follower(folder.path)
     title = f"{task.name} {data.name} seed {seed}"
-    total = task.config.train.steps(team.steps(task.n_batches(data)))
+    total = task.config.train.steps(task.n_batches(data))
     with cpu_threads(task.config.train.threads), Progress(title, total, quiet=quiet or not team.leads) as progress:
-        run = _Run(task, data, folder, config=whole, team=team, seed=seed, progress=progress)
-        with folder.open(config, environment()):
+        run = _Run(task, data, folder, team=team, seed=seed, progress=progress)
+        with ExitStack() as held:
+            team.share(lambda: held.enter_context(folder.open(config, environment())))
             try:
                 run.restore()
+                team.agree(checkpoint=(run.steps, run.misses, run.best))
                 run.loop(checkpoint_seconds)
                 return team.share(lambda: finish(run))
             except OSError as error:

@@ -30,6 +30,9 @@ class Task(Protocol):
     - ``frozen(model) -> frozenset[str]``, names of the tensors of the model's state that stay as they were built:
       checkpoints leave them out.
     - ``remarks(model) -> list[str]``, what a user should be warned of in a trained model.
+    - ``part(batch, rank, count) -> batch``, the rows of a batch that one of several processes takes, where they are not the
+      rows of each of its tensors, and ``weigh(batch) -> float``, what the mean of ``step`` is over, where that is not rows.
+    - ``alone``, why batches cannot be cut: several processes are refused.
     - ``details() -> dict``, what else ``result.json`` should say of the run, as plain values.
     """
 

@@ -1,11 +1,10 @@
-"""The processes that train one run together: one, or those that ``torchrun`` or ``accelerate launch`` started."""
+"""The processes that train one run together: one, or those that ``torchrun`` or a launcher like it started."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,31 +13,18 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import HyrelError, RunError, UsageError
 from .folder import RunFolder
+from .launch import launched, rows_of_rank
 
-__all__ = ["Follower", "Team", "require_one_process"]
+__all__ = ["Follower", "Team"]
 
 T = TypeVar("T")
+Batch = dict[str, Tensor]
 
 _PATIENCE = timedelta(days=1)  # the others wait while the leader evaluates
-
-
-def require_one_process(what: str) -> None:
-    """Refuse a launcher of several processes.
-
-    Raises
-    ------
-    UsageError : the environment says that there are more.
-    """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count.isdecimal() and int(count) > 1:
-        raise UsageError(
-            f"{what} works in one process and WORLD_SIZE is {count}: start it without torchrun or accelerate launch; a "
-            "single `hyrel run TASK` may be trained by several"
-        )
 
 
 class Follower(RunFolder):
@@ -64,17 +50,33 @@ class Follower(RunFolder):
 
 
 class Team:
-    """Processes that see the same model and each a part of every batch, as one process would see the whole.
+    """Processes that hold the same model and each take a part of the rows of every batch.
 
-    A batch of B rows is cut into B / N of each of N processes, so options mean the same for any N; gradients are averaged
-    over the processes. Process 0 leads: it evaluates and writes.
+    Gradients are averaged with the weight of each part, so a step is that of one process with the whole batch, but for the
+    numbers that each process draws for itself. Process 0 leads: it evaluates and writes.
+
+    Raises
+    ------
+    UsageError : several processes without the address at which they meet, or more than there are devices.
     """
 
     def __init__(self) -> None:
+        several = launched() > 1
+        if several and (missing := [name for name in ("MASTER_ADDR", "MASTER_PORT", "RANK") if name not in os.environ]):
+            raise UsageError(
+                f"WORLD_SIZE is {launched()} and {' and '.join(missing)} are not set: start several processes by torchrun "
+                "--nproc-per-node N --no-python hyrel run ..., or unset WORLD_SIZE"
+            )
+        here = torch.accelerator.is_available()
+        place = os.environ.get("LOCAL_RANK", "0")
+        if several and here and place.isdecimal() and int(place) >= torch.accelerator.device_count():
+            raise UsageError(
+                f"{int(place) + 1} processes or more on this machine, which has {torch.accelerator.device_count()} devices: "
+                "give torchrun at most as many by --nproc-per-node"
+            )
         # What ACCELERATE_ variables say of precision and accumulation is not heard.
-        several = os.environ.get("WORLD_SIZE", "1") != "1"
         self.accelerator = Accelerator(
-            cpu=several and not torch.accelerator.is_available(),  # else it would not join processes without one
+            cpu=several and not here,  # else it would not join processes without a device
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
@@ -91,74 +93,100 @@ class Team:
         """Whether this process evaluates and writes."""
         return self.rank == 0
 
-    def part(self, task: Any) -> Any:
-        """The task of this process, whose batches are its part of every one.
+    def part(self, task: Any, batch: Batch) -> tuple[Batch, float] | None:
+        """Rows of a batch that this process takes, and the weight of their mean; None where it has none.
+
+        The task says how by ``part`` and ``weigh``; without them all tensors have a row for each example, but for single
+        numbers, which all processes see.
 
         Raises
         ------
-        UsageError : a batch size that cannot be cut into so many equal parts.
+        UsageError : a batch of which it is not known how to cut it.
         """
         if self.count == 1:
-            return task
-        train = task.config.train
-        if train.batch_size % self.count:
-            size = -(-train.batch_size // self.count) * self.count
-            raise UsageError(
-                f"--train.batch_size {train.batch_size} cannot be cut into {self.count} equal parts, one of each process; "
-                f"take {size}"
-            )
-        config = replace(task.config, train=replace(train, batch_size=train.batch_size // self.count))
-        return type(task)(config)
+            return batch, 1.0
+        if hasattr(task, "part"):
+            part: Batch = task.part(batch, self.rank, self.count)
+            rows = len(next(iter(part.values())))
+        else:
+            sizes = {len(value) for value in batch.values() if value.ndim}
+            if len(sizes) != 1:
+                raise UsageError(f"batches of the task {task.name} have no common rows to cut: start it in one process")
+            chosen = rows_of_rank(sizes.pop(), self.rank, self.count)
+            part = {name: value[chosen] if value.ndim else value for name, value in batch.items()}
+            rows = chosen.stop - chosen.start
+        weight = float(task.weigh(part)) if hasattr(task, "weigh") and rows else float(rows)
+        return (part, weight) if weight else None
 
-    def steps(self, batches: int) -> int:
-        """Steps of an epoch of so many batches of one process.
+    def agree(self, **facts: Any) -> None:
+        """Refuse to go on where the processes do not see the same.
 
         Raises
         ------
-        UsageError : fewer than there are processes.
+        UsageError : names what differs.
         """
-        if batches < self.count and self.count > 1:
-            raise UsageError(
-                f"an epoch has {batches} batches, which {self.count} processes cannot share; start the run in one process"
-            )
-        return -(-batches // self.count)
-
-    def place(self, index: int) -> int:
-        """Batch of this process at step `index` of an epoch; the last step may have none for some."""
-        return index * self.count + self.rank
+        seen = self.gather(facts)
+        for name in facts:
+            if any(other[name] != seen[0][name] for other in seen):
+                raise UsageError(
+                    f"the processes of this run do not see the same {name}: the run folder and the data must lie where all "
+                    "of them read, and all take the same options"
+                )
 
     def start(self, seed: int) -> None:
         """Let each process draw numbers of its own, for dropout, once all have built the same model."""
         if self.rank:
             torch.manual_seed(seed + 1_000_003 * self.rank)
 
-    def exchange(self, model: nn.Module, loss: float | None, *, wish: bool) -> tuple[float, bool]:
-        """Average gradients over the processes that had a batch (loss not None); mean loss, and whether the leader wished.
+    def exchange(self, model: nn.Module, loss: float, weight: float, *, wish: bool) -> tuple[float, bool]:
+        """Average losses and gradients, by weight; returns the mean loss, and whether the leader wished.
 
-        A parameter without a gradient in all processes stays without one.
-
-        Raises
-        ------
-        UsageError : sparse gradients.
+        A process without rows has the weight 0. A parameter that has no gradient in any process stays without one; sparse
+        gradients stay sparse.
         """
         parameters = [p for p in model.parameters() if p.requires_grad]
-        if any(p.grad is not None and p.grad.is_sparse for p in parameters):
-            raise UsageError("sparse gradients cannot be averaged over processes: turn --sparse off")
-        dtype = torch.float64 if any(p.dtype == torch.float64 for p in parameters) else torch.float32
+        sparse = [float(p.grad is not None and p.grad.is_sparse) for p in parameters]
         had = [float(p.grad is not None) for p in parameters]
-        notes = torch.tensor([loss or 0.0, float(loss is not None), float(wish and self.leads), *had], dtype=dtype)
-        parts = [(p.new_zeros(p.shape) if p.grad is None else p.grad).to(dtype).flatten() for p in parameters]
-        flat = torch.cat([notes.to(self.device), *parts])
-        dist.all_reduce(flat)
-        total, active, wished, *have = flat[: len(notes)].tolist()
-        start = len(notes)
-        for parameter, present in zip(parameters, have, strict=True):
-            end = start + parameter.numel()
-            if present:
-                mean = flat[start:end].view(parameter.shape) / active
-                parameter.grad = mean.to(parameter.dtype)
-            start = end
-        return total / active, wished > 0
+        told = [loss * weight if weight else 0.0, weight, float(wish and self.leads), *had, *sparse]
+        notes = torch.tensor(told, dtype=torch.float64, device=self.device)
+        dist.all_reduce(notes)
+        total, whole, wished, *counts = notes.tolist()
+        present, thin = counts[: len(parameters)], counts[len(parameters) :]
+        dense = [p for p, there, few in zip(parameters, present, thin, strict=True) if there and not few]
+        for few, parameter in zip(thin, parameters, strict=True):
+            if few:
+                parameter.grad = self._sum_rows(parameter, weight / whole)
+        if dense:
+            dtype = torch.float64 if any(p.dtype == torch.float64 for p in dense) else torch.float32
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).to(dtype).flatten() for p in dense])
+            flat *= weight / whole
+            dist.all_reduce(flat)
+            for p, mean in zip(dense, flat.split([p.numel() for p in dense]), strict=True):
+                p.grad = mean.view(p.shape).to(p.dtype)
+        return total / whole, wished > 0
+
+    def _sum_rows(self, parameter: nn.Parameter, factor: float) -> Tensor:
+        """Sum of the sparse gradients of all processes, each times its factor: their rows, one after another."""
+        own = parameter.grad
+        if own is None:
+            rows = torch.empty(0, dtype=torch.int64, device=parameter.device)
+            values = parameter.new_empty(0, *parameter.shape[1:])
+        else:
+            own = own.coalesce()
+            rows, values = own.indices()[0], own.values() * factor
+        sizes = [torch.zeros(1, dtype=torch.int64, device=parameter.device) for _ in range(self.count)]
+        dist.all_gather(sizes, torch.tensor([len(rows)], device=parameter.device))
+        lengths = [int(size) for size in sizes]
+        room = max(lengths)  # all give as many, of which the last may be no rows
+        padded_rows, padded_values = rows.new_zeros(room), values.new_zeros(room, *values.shape[1:])
+        padded_rows[: len(rows)], padded_values[: len(rows)] = rows, values
+        all_rows = [torch.empty_like(padded_rows) for _ in lengths]
+        all_values = [torch.empty_like(padded_values) for _ in lengths]
+        dist.all_gather(all_rows, padded_rows)
+        dist.all_gather(all_values, padded_values)
+        index = torch.cat([part[:size] for part, size in zip(all_rows, lengths, strict=True)])
+        value = torch.cat([part[:size] for part, size in zip(all_values, lengths, strict=True)])
+        return torch.sparse_coo_tensor(index[None], value, parameter.shape, check_invariants=False).coalesce()
 
     def level(self, model: nn.Module, *, parameters: bool = False) -> None:
         """Give every process the leader's buffers, and at the start its parameters."""

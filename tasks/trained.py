@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import nn
 
 from .api import configure, make_task, read_data
 from .checkpoint import frozen_tensors, load_weights, restore_rng, rng_state
-from .config import config_hash, require, to_dict
+from .config import config_hash, to_dict
 from .errors import UsageError
 from .folder import RunFolder
 from .process import seed_everything
@@ -51,7 +51,7 @@ class Trained:
     data: Any
     values: dict[str, Any]
 
-    def predict(self, rows: Sequence[str | Sequence[str]], *, top: int = 10) -> list[dict[str, Any]]:
+    def predict(self, rows: Sequence[str | int | Sequence[str | int]], *, top: int = 10) -> list[dict[str, Any]]:
         """What the model says of new input, a dictionary for each answer, in the order of the rows.
 
         ==============  ==========================================  ========================================================
@@ -67,7 +67,7 @@ class Trained:
 
         Parameters
         ----------
-        rows : a string each, or its parts; in a string the parts stand between tabs
+        rows : a string each, or its parts; in a string the parts stand between tabs. Nodes without names are numbers.
         top : most answers to a question of a knowledge graph
 
         Raises
@@ -77,9 +77,10 @@ class Trained:
         """
         if isinstance(rows, str):
             raise UsageError(f"rows are several, got one string {rows[:60]!r}; give a list")
-        require("--top", top, at_least=1)
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise UsageError(f"top is a whole number from 1, got {top!r}")
         predictor: Predictor = named(lookup(PREDICTORS, self.task.name, kind="task that predicts"))
-        parts = [tuple(row.split("\t")) if isinstance(row, str) else tuple(row) for row in rows]
+        parts = [_parts(row) for row in rows]
         training = self.model.training
         self.model.eval()
         try:
@@ -88,7 +89,14 @@ class Trained:
             self.model.train(training)
 
 
-def load_trained(folder: str | Path, *, data_dir: str | Path | None = None) -> Trained:
+def _parts(row: str | int | Sequence[str | int]) -> tuple[str, ...]:
+    """Parts of a row, as text."""
+    if isinstance(row, str):
+        return tuple(row.split("\t"))
+    return tuple(map(str, row)) if isinstance(row, Iterable) else (str(row),)
+
+
+def load_trained(folder: str | Path, *, data: str | Path | None = None, data_dir: str | Path | None = None) -> Trained:
     """See :func:`tasks.load`."""
     run = RunFolder(Path(folder))
     tree = run.config()
@@ -100,14 +108,14 @@ def load_trained(folder: str | Path, *, data_dir: str | Path | None = None) -> T
     if values["config_hash"] != config_hash(name, to_dict(config)):
         raise UsageError(f"{run.path / 'config.yaml'} was changed since the run finished; change it back")
     task = make_task(name, config)
-    data = read_data(task, data_dir)
-    if changed := changed_inputs(task, data, values["data"]["sha256"], values.get("sources", {})):
+    read = read_data(task, data_dir, instead=data)
+    if changed := changed_inputs(task, read, values["data"]["sha256"], values.get("sources", {})):
         raise UsageError(f"{' and '.join(changed)} changed since {folder} was trained: its model is of the old content")
     before = rng_state()
     try:
         seed_everything(config.seed)  # a frozen random backbone is drawn, not stored
-        model = task.build(config, data)
+        model = task.build(config, read)
     finally:
         restore_rng(before)
     load_weights(run.path / "model.safetensors", model, frozen_tensors(task, model))
-    return Trained(run.path, task, model.eval(), data, values)
+    return Trained(run.path, task, model.eval(), read, values)

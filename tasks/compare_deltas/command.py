@@ -18,9 +18,9 @@ from tasks.data.load import load
 from tasks.data.text import Texts
 from tasks.errors import RunError, UsageError
 from tasks.folder import atomic_write
+from tasks.launch import require_one_process
 from tasks.report.html import Report
 from tasks.report.tables import render
-from tasks.team import require_one_process
 
 from .chart import chart
 from .config import CompareConfig

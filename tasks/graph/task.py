@@ -58,6 +58,7 @@ class GraphTask:
     Data = Graph
     kind = "graph"
     takes = "plain graph"
+    alone = "a batch is the whole graph"
 
     def __init__(self, config: GraphConfig) -> None:
         self.config = config

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.hierarchy import Hierarchy, ancestors_of
+from tasks.launch import rows_of_rank
 from tasks.registry import lookup
 
 from .config import HierarchyConfig
@@ -76,6 +77,23 @@ class HierarchyEmbedding:
         """Compute the softmax loss."""
         assert isinstance(model, Table)
         return softmax_loss(model, batch, self.config.negatives.weight or len(batch["negative"])), {}
+
+    def part(self, batch: dict[str, Tensor], rank: int, count: int) -> dict[str, Tensor]:
+        """Heads of one process with their edges; the nodes and the negatives are those of all."""
+        rows = rows_of_rank(len(batch["head"]), rank, count)
+        own, left = ((rows.start <= batch[name]) & (batch[name] < rows.stop) for name in ("edge", "row"))
+        return {
+            **batch,
+            "head": batch["head"][rows],
+            "tail": batch["tail"][own],
+            "edge": batch["edge"][own] - rows.start,
+            "row": batch["row"][left] - rows.start,
+            "column": batch["column"][left],
+        }
+
+    def weigh(self, batch: dict[str, Tensor]) -> float:
+        """Edges that the loss is the mean over."""
+        return float(len(batch["edge"]))
 
     def evaluate(self, model: nn.Module, data: Hierarchy, split: str) -> dict[str, float]:
         """Reconstruct the ancestors of a fixed sample of nodes (``"valid"``), or of all (``"test"``)."""

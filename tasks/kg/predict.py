@@ -33,6 +33,10 @@ def predict_triples(
     UsageError : a row without three parts or with two ``?``, or a name that the graph does not have.
     """
     require_parts(rows, 3, "head, relation and tail, at most one of them ?")
+    if ASKED in data.entities or ASKED in data.relations:
+        raise UsageError(
+            f"{data.name} has a name {ASKED!r}, which stands for what is asked: score triples by trained.model"
+        )
     entities = {name: i for i, name in enumerate(data.entities)}
     relations = {name: i for i, name in enumerate(data.relations)}
     device = next(model.parameters()).device

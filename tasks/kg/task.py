@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tasks.data.kg import KnowledgeGraph
 from tasks.errors import UsageError
+from tasks.launch import rows_of_rank
 from tasks.registry import lookup
 
 from .batches import Batches
@@ -89,6 +90,17 @@ class KnowledgeGraphCompletion:
             assert isinstance(model, DiagonalScorer)
             total = total + self.config.regularization.n3 * model.n3(head, relation, tail)
         return total, {}
+
+    def part(self, batch: dict[str, Tensor], rank: int, count: int) -> dict[str, Tensor]:
+        """Triples of one process; negatives that a batch shares are those of all."""
+        rows = rows_of_rank(len(batch["head"]), rank, count)
+        part: dict[str, Tensor] = {name: batch[name][rows] for name in ("head", "relation", "tail") if name in batch}
+        if "negatives" in batch:
+            part["negatives"] = batch["negatives"][rows] if batch["negatives"].ndim == 2 else batch["negatives"]
+        if "true_row" in batch:
+            own = (rows.start <= batch["true_row"]) & (batch["true_row"] < rows.stop)
+            part |= {"true_row": batch["true_row"][own] - rows.start, "true_column": batch["true_column"][own]}
+        return part
 
     def evaluate(self, model: nn.Module, data: KnowledgeGraph, split: str) -> dict[str, float]:
         """Measure what ``evaluate`` names; the ranks of the paper's protocol have the prefix ``paper_``."""

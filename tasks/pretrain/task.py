@@ -92,6 +92,10 @@ class Pretraining:
         logits, target = self._logits(model, batch["input_ids"], batch["labels"])
         return F.cross_entropy(logits, target), {}
 
+    def weigh(self, batch: dict[str, Tensor]) -> float:
+        """Tokens that the loss is the mean over."""
+        return float((batch["labels"] != IGNORED).sum())
+
     def held_out(self, data: Corpus, split: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a held-out split, whose masks are the same for every seed and model."""
         tokenizer, ids = self.prepare(data)

@@ -48,6 +48,7 @@ class RelationSimilarityTask:
     kind = "kg"
     takes = "knowledge graph"
     monitor = "-nll"
+    alone = "the groups of a batch share their candidates"
 
     def __init__(self, config: SimilarityConfig) -> None:
         self.config = config

@@ -11,10 +11,10 @@ from typing import Any
 
 from tasks.config import make_config, study_digest, to_dict
 from tasks.folder import atomic_write, locked
+from tasks.launch import require_one_process
 from tasks.process import cpu_threads
 from tasks.report.html import Column, Report, format_cell
 from tasks.report.tables import render
-from tasks.team import require_one_process
 
 from .cells import Cell, solvable
 from .checks import check_methods, check_sets, check_unchanged

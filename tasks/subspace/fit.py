@@ -45,6 +45,7 @@ class SubspaceFit:
     takes = "list of sets of texts"
     monitor = "-loss"
     exports = "subspace"
+    alone = "a step is one set in turn"
 
     def __init__(self, config: FitConfig) -> None:
         self.config = config

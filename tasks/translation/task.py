@@ -130,6 +130,10 @@ class Translation:
         """Mean cross entropy of a token of the translation, with smoothed targets."""
         return self._loss(model, batch, label_smoothing=self.config.smoothing)[0], {}
 
+    def weigh(self, batch: dict[str, Tensor]) -> float:
+        """Tokens that the loss is the mean over."""
+        return float((batch["labels"] != IGNORED).sum())
+
     def _by_token(self, model: nn.Module, split: str) -> dict[str, float]:
         device = next(model.parameters()).device
         source = self._pairs[split][0]

@@ -13,24 +13,39 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import tasks
 from tasks.api import configure
+from tasks.data.load import load
 from tasks.errors import UsageError
+from tasks.hierarchy.task import HierarchyEmbedding
 from tasks.kg.task import KnowledgeGraphCompletion
 from tasks.subspace.command import study_subspace
 from tasks.team import Team
 
 from .conftest import make_backbone
+from .graphs import graph
 from .text.conftest import write_toy
 
+KG: list[dict[str, Any]] = [
+    {"negatives": {"sharing": sharing, "filter": filter, **({} if sharing == "all" else {"count": 6})}}
+    for sharing in ("batch", "triple", "all")
+    for filter in ("none", "all")
+]
+KG += [
+    {"loss": {"kind": "cross_entropy"}, "negatives": {"sharing": "all", "filter": "train"}},
+    {"loss": {"multi_label": True}, "negatives": {"sharing": "all", "filter": "train"}},
+    {"regularization": {"n3": 0.1}, "negatives": {"count": 6}},
+]
 PLAIN = {"optimizer": "sgd", "lr": 0.1, "batch_size": 16, "epochs": 3, "eval_every": 1}
 
 
-def launch(*words: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """``hyrel`` by torchrun, as a user starts it."""
+def launch(*words: str, processes: int = 2, script: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``hyrel``, or a script, by torchrun, as a user starts it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["--no-python", sys.executable, "-c", "import sys; from tasks.cli import main; sys.exit(main())", *words]
+    hyrel = [sys.executable, "-c", "import sys; from tasks.cli import main; sys.exit(main())", *words]
+    command += ["--no-python", *(hyrel if script is None else [sys.executable, str(script)])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
@@ -42,14 +57,15 @@ def words(task: str, out: Path, options: dict[str, Any]) -> list[str]:
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    """Without dropout and by plain gradient descent; 160 rows in batches of 48: in the last the second has 8 of 16 rows."""
+    """Without dropout, by gradient descent, in batches of like length that two cannot halve, the last a short one."""
     toy = write_toy(tmp_path / "toy")
     calm = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     backbone = make_backbone(tmp_path / "backbone", "lorentz", **calm)
     options: dict[str, Any] = {
         "data": str(toy),
         "model": {"name": str(backbone), "dropout": 0.0},
-        "train": {**PLAIN, "batch_size": 48, "clip": 0.5},
+        "train": {**PLAIN, "batch_size": 47, "clip": 0.5},
+        "group_by_length": True,
         "max_length": 16,
     }
     alone = tasks.run("text", out=tmp_path / "alone", quiet=True, **options)
@@ -109,21 +125,107 @@ def test_a_stopped_run_of_two_goes_on_to_the_same_bits(small_graph: Path, tmp_pa
     assert any("resumed with processes 1, started with 2" in warning for warning in alone.values["warnings"])
 
 
-def test_what_cannot_be_shared_is_said() -> None:
-    team = object.__new__(Team)  # as a process of two sees it
-    team.count, team.rank = 2, 1
-    task = KnowledgeGraphCompletion(configure("kg", overrides={"train": {"batch_size": 15}}))
-    with pytest.raises(UsageError, match=r"--train.batch_size 15 cannot be cut into 2 equal parts.*; take 16"):
-        team.part(task)
-    part = team.part(KnowledgeGraphCompletion(configure("kg", overrides={"train": {"batch_size": 16}})))
-    assert part.config.train.batch_size == 8
-    assert team.steps(7) == 4 and [team.place(index) for index in range(3)] == [1, 3, 5]
-    with pytest.raises(UsageError, match="an epoch has 1 batches, which 2 processes cannot share"):
-        team.steps(1)
-    table = torch.nn.Embedding(4, 2, sparse=True)
-    table(torch.tensor([1])).sum().backward()
-    with pytest.raises(UsageError, match="turn --sparse off"):
-        team.exchange(table, 1.0, wish=False)
+class Rows:
+    name = "rows"
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_every_row_of_a_batch_is_taken_once(ranks: int) -> None:
+    def cut(task: Any, batch: dict[str, Tensor]) -> list[tuple[dict[str, Tensor], float] | None]:
+        found = []
+        for rank in range(ranks):
+            team = object.__new__(Team)
+            team.count, team.rank = ranks, rank
+            found.append(team.part(task, batch))
+        return found
+
+    plain = {"x": torch.arange(10).view(5, 2), "label": torch.arange(5), "k": torch.tensor(3.0)}
+    parts = cut(Rows(), plain)
+    assert sum(part is None for part in parts) == max(0, ranks - 5)
+    kept = [part for part in parts if part is not None]
+    assert torch.cat([part["label"] for part, _ in kept]).tolist() == [0, 1, 2, 3, 4]
+    assert [weight for _, weight in kept] == [len(part["x"]) for part, _ in kept]
+    assert all(part["k"] == 3 for part, _ in kept)
+    with pytest.raises(UsageError, match="have no common rows to cut"):
+        cut(Rows(), {"x": torch.ones(3), "y": torch.ones(4)})
+
+
+@pytest.mark.parametrize("options", KG)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_losses_of_the_parts_of_triples_make_that_of_the_batch(options: dict[str, Any], ranks: int) -> None:
+    data = graph(20, 3)
+    config = configure(
+        "kg", overrides={"model": {"scorer": "distmult", "dim": 4}, "train": {"batch_size": 11}, **options}
+    )
+    task: Any = KnowledgeGraphCompletion(config)
+    check(task, data, ranks)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_losses_of_the_parts_of_edges_make_that_of_the_batch(ranks: int, tmp_path: Path) -> None:
+    (tmp_path / "tree.tsv").write_text("".join(f"n{i}\tn{(i - 1) // 2}\n" for i in range(1, 60)))
+    config = configure("hierarchy", overrides={"data": str(tmp_path / "tree.tsv"), "train": {"batch_size": 13}})
+    check(HierarchyEmbedding(config), load(str(tmp_path / "tree.tsv"), kind="hierarchy"), ranks)
+
+
+def check(task: Any, data: Any, ranks: int) -> None:
+    """Weighted means of losses and gradients of the parts, and the whole."""
+    torch.manual_seed(0)
+    model = task.build(task.config, data).double()
+    for index in range(task.n_batches(data)):
+        batch = task.train_batch(data, 0, index, 0)
+        whole = task.step(model, batch)[0]
+        weighted, total = torch.zeros((), dtype=torch.float64), 0.0
+        for rank in range(ranks):
+            team = object.__new__(Team)
+            team.count, team.rank = ranks, rank
+            if (found := team.part(task, batch)) is not None:
+                part, weight = found
+                weighted, total = weighted + weight * task.step(model, part)[0], total + weight
+        torch.testing.assert_close(weighted / total, whole.double(), rtol=1e-6, atol=1e-7)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        pair = [
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for loss in (weighted / total, whole)
+        ]
+        for mine, other in zip(*pair, strict=True):
+            if other is not None:
+                assert mine is not None
+                torch.testing.assert_close(mine.to_dense(), other.to_dense(), rtol=1e-5, atol=1e-7)
+
+
+def test_averaged_gradients_are_those_of_all_rows(tmp_path: Path) -> None:
+    """Dense and sparse, with a process that has no batch, and a parameter that no one uses."""
+    script = tmp_path / "step.py"
+    script.write_text(
+        """
+import sys
+import torch
+from tasks.team import Team
+
+team = Team()
+torch.manual_seed(0)
+model = torch.nn.ModuleDict({"table": torch.nn.Embedding(9, 2, sparse=True), "map": torch.nn.Linear(2, 3)})
+model["rest"] = torch.nn.Linear(2, 2)
+rows = [torch.tensor([1, 4, 4, 8]), torch.tensor([0, 4]), torch.tensor([], dtype=torch.int64)][team.rank]
+loss = model["map"](model["table"](rows)).square().mean() if len(rows) else None
+if loss is not None:
+    loss.backward()
+mean, wished = team.exchange(model, 0.0 if loss is None else float(loss), float(len(rows)), wish=team.leads)
+both = model["map"](model["table"](torch.tensor([1, 4, 4, 8, 0, 4]))).square().mean()
+wanted = torch.autograd.grad(both, [model["table"].weight, model["map"].weight, model["map"].bias])
+got = [model["table"].weight.grad, model["map"].weight.grad, model["map"].bias.grad]
+assert got[0].is_sparse and wished and abs(mean - float(both)) < 1e-6, (mean, both)
+for mine, other in zip(got, wanted):
+    torch.testing.assert_close(mine.to_dense(), other.to_dense())
+assert model["rest"].weight.grad is None
+assert team.gather(team.rank) == [0, 1, 2] and team.share(lambda: team.rank) == 0
+print("equal", team.rank)
+"""
+    )
+    done = launch(script=script, processes=3)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["0", "1", "2", "equal", "equal", "equal"]
 
 
 def test_a_study_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 import tasks
 from tasks.cli import main
 from tasks.errors import RunError, UsageError
+from tasks.predictions import _table
 
 from .text.conftest import write_toy
 
@@ -64,7 +66,8 @@ def test_texts_score_as_they_did_in_the_run(
     assert [answer["text"] for answer in found] == [row[0] for row in rows]
     right = np.mean([answer["label"] == row[1] for answer, row in zip(found, rows, strict=True)])
     assert right == pytest.approx(result.metrics["test"]["accuracy"])
-    assert all(0.5 <= answer["probability"] <= 1 for answer in found)
+    wanted = trained.task.predict(trained.model, trained.data, "test").double().softmax(1).max(1).values
+    assert [answer["probability"] for answer in found] == pytest.approx(wanted.tolist(), rel=1e-4)
     with pytest.raises(UsageError, match=r"row 2: expected one text, got 'a\\tb'"):
         trained.predict(["a", "a\tb"])
 
@@ -76,7 +79,10 @@ def test_pairs_with_numbers(tmp_path: Path, backbones: dict[str, str]) -> None:
     options: dict[str, Any] = {"model": {"name": backbones["bert"]}, "max_length": 16, "train": FAST}
     result = tasks.run("text", data=toy, out=tmp_path / "run", quiet=True, **options)
     rows = lines_of(toy / "test.tsv")
-    found = tasks.load(result.folder).predict([tuple(row[:2]) for row in rows])
+    trained = tasks.load(result.folder)
+    found = trained.predict([tuple(row[:2]) for row in rows])
+    wanted = trained.task.predict(trained.model, trained.data, "test")[:, 0].tolist()
+    assert [row["number"] for row in found] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     assert pearsonr([a["number"] for a in found], [float(row[2]) for row in rows]).statistic == pytest.approx(
         result.metrics["test"]["pearson"], abs=1e-6
     )
@@ -151,6 +157,17 @@ def test_nodes_go_by_their_names_and_score_as_in_the_run(problem: str, tmp_path:
     row = ["n3\tn4", "n3\tm4"] if problem == "lp" else ["n3", "m4"]
     with pytest.raises(UsageError, match="row 2: 'm4' is no node of the 40"):
         trained.predict(row)
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    (numbered / "edges.csv").write_text("".join(f"{a},{b}\n" for a, b in edges))
+    np.save(numbered / "labels.npy", np.arange(40) // 20)
+    result = tasks.run(
+        "graph", data=numbered, problem=problem, model=model, train=train, out=tmp_path / "n", quiet=True
+    )
+    trained = tasks.load(result.folder)
+    words = ["3\t4", "39\t5"] if problem == "lp" else ["3", "39"]
+    values = [(3, 4), (np.int64(39), 5)] if problem == "lp" else [3, np.int64(39)]
+    assert trained.predict(words) == trained.predict(values)
 
 
 def test_the_command_writes_what_python_returns(
@@ -168,6 +185,18 @@ def test_the_command_writes_what_python_returns(
     assert main(["predict", str(kg.folder), str(rows), "--top", "3", "--format", "jsonl", "--out", str(out)]) == 0
     assert [json.loads(line) for line in out.read_text().splitlines()] == found
     assert "6 answers to 2 rows" in capsys.readouterr().out
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(out)
+    rows.write_text(rows.read_text() + "\n\n", encoding="utf-8")  # empty lines at the end
+    assert main(["predict", str(kg.folder), str(rows), "--format", "jsonl", "--out", str(link)]) == 0
+    assert link.is_symlink() and len(out.read_text().splitlines()) == 20
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert main(["predict", str(kg.folder), str(rows), "--top", "1", "--out", str(pipe)]) == 0
+    assert os.read(reader, 1 << 16).startswith(b"head\trelation") and not pipe.is_file()
+    os.close(reader)
+    capsys.readouterr()
 
     class Stream:
         buffer = io.BytesIO(b"p3\tparent of\tp4\n")
@@ -185,6 +214,10 @@ def test_what_cannot_be_loaded_says_why(kg: tasks.Result, tmp_path: Path, capsys
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "rows").write_text("p3\tparent of\t?\n")
     assert "no run folder" in fails(str(tmp_path), str(tmp_path / "rows"))
+    assert "there is no folder" in fails(str(kg.folder), str(tmp_path / "rows"), "--out", str(tmp_path / "no" / "x"))
+    for top in (0, 2.5, True):
+        with pytest.raises(UsageError, match="top is a whole number from 1"):
+            tasks.load(kg.folder).predict(["p3\tparent of\t?"], top=top)
     assert "holds no row" in fails(str(kg.folder), str(tmp_path / "empty"))
     assert "No such file" in fails(str(kg.folder), str(tmp_path / "none"))
     weights = kg.folder / "model.safetensors"
@@ -205,6 +238,21 @@ def test_what_cannot_be_loaded_says_why(kg: tasks.Result, tmp_path: Path, capsys
     (kg.folder / "result.json").unlink()
     with pytest.raises(UsageError, match="hyrel resume"):
         tasks.load(kg.folder)
+
+
+def test_data_that_moved_is_named_anew(kg: tasks.Result, tmp_path: Path) -> None:
+    (tmp_path / "family").rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="family"):
+        tasks.load(kg.folder)
+    assert tasks.load(kg.folder, data=tmp_path / "moved").predict(["p3\tparent of\t?"], top=1)
+    with (tmp_path / "moved" / "valid.txt").open("a") as file:
+        file.write("p1\tparent of\tp9\n")
+    with pytest.raises(UsageError, match="changed since"):
+        tasks.load(kg.folder, data=tmp_path / "moved")
+
+
+def test_cells_of_a_table_stay_cells() -> None:
+    assert _table([{"a": "x\ty\r\nz", "b": None, "c": True}]) == "a\tb\tc\nx y  z\t\tyes\n"
 
 
 def test_a_task_without_questions_says_which_have_some(tmp_path: Path) -> None:
