@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ T = TypeVar("T")
 Batch = dict[str, Tensor]
 
 _PATIENCE = timedelta(days=1)  # the others wait while the leader evaluates
+
+
+def _part() -> None:
+    """Leave the group before the interpreter takes its threads away, which would abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Follower(RunFolder):
@@ -82,6 +89,9 @@ class Team:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
         self.count, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.count > 1:
+            atexit.unregister(_part)  # one call, however many runs there were
+            atexit.register(_part)
 
     @property
     def device(self) -> torch.device:
