@@ -71,6 +71,18 @@ _BART = {
     "positions": "embed_positions",
 }
 
+# What GPT-2 and GPT-Neo have in common.
+_GPT = {
+    "ffn.up": "h.*.mlp.c_fc",
+    "ffn.activation": "h.*.mlp.act",
+    "ffn.down": "h.*.mlp.c_proj",
+    "norm.attention": "h.*.ln_1",
+    "norm.ffn": "h.*.ln_2",
+    "norm.final": "ln_f",
+    "embeddings": "wte",
+    "positions": "wpe",
+}
+
 _LAST_NORMS = {"norm.final": "encoder.layer_norm|decoder.layer_norm"}
 _QK_NORMS = {"norm.query": "layers.*.self_attn.q_norm", "norm.key": "layers.*.self_attn.k_norm"}
 
@@ -215,14 +227,7 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "cross.query": "h.*.crossattention.q_attn",
         "cross.keys_and_values": "h.*.crossattention.c_attn",
         "cross.out": "h.*.crossattention.c_proj",
-        "ffn.up": "h.*.mlp.c_fc",
-        "ffn.activation": "h.*.mlp.act",
-        "ffn.down": "h.*.mlp.c_proj",
-        "norm.attention": "h.*.ln_1",
-        "norm.ffn": "h.*.ln_2",
-        "norm.final": "ln_f",
-        "embeddings": "wte",
-        "positions": "wpe",
+        **_GPT,
     },
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -261,14 +266,7 @@ FAMILIES: dict[str, Mapping[str, str]] = {
         "attention.key": "h.*.attn.attention.k_proj",
         "attention.value": "h.*.attn.attention.v_proj",
         "attention.out": "h.*.attn.attention.out_proj",
-        "ffn.up": "h.*.mlp.c_fc",
-        "ffn.activation": "h.*.mlp.act",
-        "ffn.down": "h.*.mlp.c_proj",
-        "norm.attention": "h.*.ln_1",
-        "norm.ffn": "h.*.ln_2",
-        "norm.final": "ln_f",
-        "embeddings": "wte",
-        "positions": "wpe",
+        **_GPT,
     },
     "gptj": {
         "attention": "h.*.attn",

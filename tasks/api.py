@@ -168,12 +168,12 @@ def read_data(task: Any, data_dir: str | Path | None, *, instead: str | Path | N
     from .data.sets import DATA
 
     config = task.config
-    named = config.data if instead is None else str(instead)
-    data = load_data(named, data_dir, kind=task.kind, apart_from=getattr(config, "apart_from", None))
+    place = config.data if instead is None else str(instead)
+    data = load_data(place, data_dir, kind=task.kind, apart_from=getattr(config, "apart_from", None))
     if not isinstance(data, task.Data):
         known = ", ".join(name for name, entry in DATA.items() if entry.kind.split(",")[0] == task.kind)
         own = "" if task.kind == "re" else ", or files of yours"
-        raise UsageError(f"{named} is no {task.takes}, which the task {task.name} takes: --data {known}{own}")
+        raise UsageError(f"{place} is no {task.takes}, which the task {task.name} takes: --data {known}{own}")
     return data
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .argv import parse_seeds, regular
 from .errors import HyrelError, UsageError
-from .launch import require_one_process
+from .launch import rank_of_process, require_one_process
 
 __all__ = ["main"]
 
@@ -24,9 +24,7 @@ STUDIES = {
 
 
 def _out(text: str) -> None:
-    if (
-        os.environ.get("RANK", "0") != "0"
-    ):  # of several processes that torchrun or accelerate launch started, one speaks
+    if rank_of_process():  # of several that a launcher started, one speaks
         return
     print(text)  # noqa: T201 (the command line's output)
 

@@ -60,7 +60,7 @@ class Trained:
         ``text``        a text, or two                              label and its probability, or the number
         ``kg``          head, relation, tail, one of them ``?``     the `top` best, those known from the data marked;
                         or none                                     the score alone where nothing is asked
-        ``graph``       a node; or two nodes of a link prediction   class and probability; score and probability of an edge
+        ``graph``       a node; or two nodes of a link prediction   class and probability; score of an edge, and if known
         ``re``          a sentence with ``<e1> </e1> <e2> </e2>``   relation and its probability
         ``translation`` a line                                      its translation
         ==============  ==========================================  ========================================================

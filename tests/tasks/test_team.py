@@ -17,6 +17,7 @@ from torch import Tensor
 
 import tasks
 from tasks.api import configure
+from tasks.cli import main
 from tasks.data.load import load
 from tasks.errors import UsageError
 from tasks.hierarchy.task import HierarchyEmbedding
@@ -233,3 +234,12 @@ def test_a_study_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="a subspace study works in one process and WORLD_SIZE is 2"):
         study_subspace(runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_one_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "1")  # some schedulers set it for a process alone
+    assert main(["ls", "tasks"]) == 0 and "kg" in capsys.readouterr().out
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["ls", "tasks"]) == 0 and capsys.readouterr().out == ""
+    assert main(["predict", "nowhere"]) == 2
+    assert "hyrel predict works in one process" in capsys.readouterr().err
