@@ -13,7 +13,7 @@ from ..errors import DeltaError
 from ..hosts import Host
 from ..linear import LinearPart
 from ..space import Space, expansion, logarithm, space_before
-from .lora import linear_roles
+from .lora import QUERY_AND_VALUE, linear_roles
 
 __all__ = ["HypLoRA"]
 
@@ -47,7 +47,7 @@ class HypLoRA(Delta):
     rank: int = 8
     k: float = 1.0
     alpha: float | None = None
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.k > 0:

@@ -13,7 +13,7 @@ from ..hosts import Host
 from ..linear import LinearPart, folded, matrix
 from ..space import Space, space_before
 from .kronecker import KroneckerMap, Rule, check_divides, divisor_near
-from .lora import linear_roles
+from .lora import QUERY_AND_VALUE, linear_roles
 from .parallel import Branch, End, Reader, beside, sources
 
 __all__ = ["KAdaptation", "KronA"]
@@ -49,7 +49,7 @@ class KronA(Delta):
     left: tuple[int, int] | None = None
     scale: float = 1.0
     residual: bool = False
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
 
     def __post_init__(self) -> None:
         if self.to not in PLACES:
@@ -102,7 +102,7 @@ class KAdaptation(Delta):
     terms: int = 4
     size = "rank"
     rank: int = 1
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
 
     def __post_init__(self) -> None:
         if self.terms < 1 or self.rank < 1:

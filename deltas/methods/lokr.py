@@ -14,7 +14,7 @@ from ..errors import DeltaError
 from ..hosts import Host
 from ..linear import LinearPart, folded, matrix
 from ..space import Space, space_before
-from .lora import linear_roles
+from .lora import QUERY_AND_VALUE, linear_roles
 
 __all__ = ["LoKr", "split"]
 
@@ -47,7 +47,7 @@ class LoKr(Delta):
     alpha: float | None = None
     factor: int = -1
     decompose_both: bool = False
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
 
     def __post_init__(self) -> None:
         if self.rank < 1 or (self.factor < 1 and self.factor != -1):

@@ -16,7 +16,9 @@ from ..kernels import low_rank_linear
 from ..linear import LinearPart, folded, matrix
 from ..space import Space
 
-__all__ = ["LINEAR_ROLES", "LoRA", "LowRank"]
+__all__ = ["LINEAR_ROLES", "QUERY_AND_VALUE", "LoRA", "LowRank", "linear_roles"]
+
+QUERY_AND_VALUE = ("attention.query", "attention.value")  # where no roles are said
 
 CROSS_ROLES = ("cross.query", "cross.key", "cross.value", "cross.keys_and_values", "cross.out")
 LINEAR_ROLES = (
@@ -41,7 +43,9 @@ class LoRA(Delta):
     ----------
     rank : int, >= 1
     alpha : float or None; 2 * rank if None
-    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks
+    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks. By default the queries and values;
+        in a backbone whose heads have queries, keys and values in one layer that cannot be told apart by thirds (GPT-NeoX,
+        BLOOM, Falcon, Phi-3, DeBERTa), that layer.
     dropout : float in [0, 1), on what A sees
     stabilised : bool. rsLoRA: s = alpha / sqrt(rank).
     directed : bool. DoRA: :math:`z = m \odot \frac{(W + s B A) h}{|W + s B A|} + b`, a learned length m for each row,
@@ -55,7 +59,7 @@ class LoRA(Delta):
     size = "rank"
     rank: int = 8
     alpha: float | None = None
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
     dropout: float = 0.0
     stabilised: bool = False
     directed: bool = False
@@ -81,7 +85,9 @@ class LoRA(Delta):
 
 
 def linear_roles(host: Host, roles: tuple[str, ...]) -> tuple[str, ...]:
-    """`roles`, or those of all linear layers of the blocks for ``("all",)``."""
+    """Roles of linear layers: all of the blocks for ``("all",)``, the fused layer for the default where only that is there."""
+    if roles == QUERY_AND_VALUE and not any(host.has(role) for role in roles) and host.has("attention.qkv"):
+        return ("attention.qkv",)
     if roles != ("all",):
         return roles
     cross = [role for role in CROSS_ROLES if host.has(role)]

@@ -108,6 +108,21 @@ class KnowledgeGraph:
         return len(self.relations)
 
     @cached_property
+    def entity_ids(self) -> dict[str, int]:
+        """Id of every entity by its name."""
+        return {name: i for i, name in enumerate(self.entities)}
+
+    @cached_property
+    def relation_ids(self) -> dict[str, int]:
+        """Id of every relation by its name."""
+        return {name: i for i, name in enumerate(self.relations)}
+
+    def holds(self, head: int, relation: int, tail: int) -> bool:
+        """Whether a triple stands in any split."""
+        tails = self.known("all").lookup(torch.tensor([head]), torch.tensor([relation]))[1]
+        return bool((tails == tail).any())
+
+    @cached_property
     def _doubled(self) -> dict[str, Tensor]:
         doubled = {}
         for split in SPLITS:

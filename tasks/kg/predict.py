@@ -37,21 +37,20 @@ def predict_triples(
         raise UsageError(
             f"{data.name} has a name {ASKED!r}, which stands for what is asked: score triples by trained.model"
         )
-    entities = {name: i for i, name in enumerate(data.entities)}
-    relations = {name: i for i, name in enumerate(data.relations)}
     device = next(model.parameters()).device
-    triples = {tuple(triple) for split in ("train", "valid", "test") for triple in getattr(data, split).tolist()}
     found: list[dict[str, Any]] = []
 
     def answer(head: int, relation: int, tail: int, score: float, rank: int | None) -> None:
         names = {"head": data.entities[head], "relation": data.relations[relation], "tail": data.entities[tail]}
-        found.append({**names, "rank": rank, "score": score, "known": (head, relation, tail) in triples})
+        found.append({**names, "rank": rank, "score": score, "known": data.holds(head, relation, tail)})
 
     for number, row in enumerate(rows, 1):
         if row.count(ASKED) > 1:
             raise UsageError(f"row {number}: expected at most one ?, got {' '.join(row)[:80]!r}")
-        head, tail = (-1 if name == ASKED else known(name, entities, number, "entity") for name in (row[0], row[2]))
-        relation = -1 if row[1] == ASKED else known(row[1], relations, number, "relation")
+        head, tail = (
+            -1 if name == ASKED else known(name, data.entity_ids, number, "entity") for name in (row[0], row[2])
+        )
+        relation = -1 if row[1] == ASKED else known(row[1], data.relation_ids, number, "relation")
         if relation < 0:
             count = data.num_relations
             scores = model.score(

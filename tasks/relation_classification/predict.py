@@ -11,7 +11,7 @@ from tasks.data.sentences import RelationSentences, marked
 from tasks.errors import UsageError
 from tasks.rows import require_parts
 
-from .features import encode, frozen_encoder
+from .features import encode
 
 __all__ = ["predict_relations"]
 
@@ -33,7 +33,7 @@ def predict_relations(
         if found is None:
             raise UsageError(f"row {number}: expected <e1>...</e1> before <e2>...</e2>, got {text[:80]!r}")
         sentences.append(found)
-    features = encode(sentences, *frozen_encoder(task.config.model.encoder))
+    features = encode(sentences, *task.encoder)
     device = next(model.parameters()).device
     probability, place = model(features.to(device)).double().softmax(1).max(1)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tasks.data.sentences import RelationSentences
 from tasks.encoder import encoder_sources
 
 from .config import RelationClassificationConfig
-from .features import features
+from .features import features, frozen_encoder
 from .margin import margin_loss, margins
 from .scorer import official_macro_f1
 
@@ -66,6 +67,11 @@ class RelationClassification:
     def sources(self) -> dict[str, str]:
         """SHA-256 of the encoder."""
         return encoder_sources(self.config.model.encoder)
+
+    @cached_property
+    def encoder(self) -> tuple[Any, Any]:
+        """Tokenizer and model of the encoder, for sentences that are in no data set."""
+        return frozen_encoder(self.config.model.encoder)
 
     def features(self, data: RelationSentences) -> dict[str, Tensor]:
         """Features of every split, read or made once for each content."""

@@ -131,7 +131,7 @@ def test_every_role_is_played_once_a_layer(family: str) -> None:
 def test_methods_act_or_say_why_not(family: str, spec: Any) -> None:
     model = build(family)
     refused = {
-        "LoRA": FUSED if getattr(spec, "roles", ()) != ("all",) else set(),
+        "LoRA": set(),
         "IA3": FUSED | EXPERTS,
         "Adapter": EXPERTS,
         "PrefixTuning": OWN_ATTENTION,
@@ -162,6 +162,16 @@ def test_methods_act_or_say_why_not(family: str, spec: Any) -> None:
     else:
         handle.detach()
         assert torch.equal(states(model, family), before)
+
+
+@pytest.mark.parametrize("family", sorted(FUSED))
+def test_a_fused_layer_stands_in_for_the_default_roles_and_for_no_others(family: str) -> None:
+    model = build(family)
+    specs = LoRA(rank=2), deltas.KronA(), deltas.KAdaptation(), deltas.LoKr(rank=2)
+    for spec in specs:
+        assert {row.role for row in deltas.plan(model, spec).rows} == {"attention.qkv"}, spec
+    with pytest.raises(DeltaError, match=r"plays the role 'attention\.value'"):
+        deltas.plan(model, LoRA(roles=("attention.value",)))
 
 
 @pytest.mark.parametrize("family", OPTIONS)

@@ -17,7 +17,7 @@ def operands(*, batch: tuple[int, ...] = (2, 3), bias: bool = True) -> list[Tens
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (4, 9)])  # of the last the sum of the weights is made
 def test_formula(batch: tuple[int, ...], bias: bool) -> None:
     x, weight, b, A, B = operands(batch=batch, bias=bias)
     assert x is not None and weight is not None and A is not None and B is not None
@@ -32,8 +32,9 @@ def test_formula(batch: tuple[int, ...], bias: bool) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_derivatives(bias: bool) -> None:
-    given = operands(bias=bias)
+@pytest.mark.parametrize("batch", [(2, 3), (3, 3)])
+def test_derivatives(bias: bool, batch: tuple[int, ...]) -> None:
+    given = operands(bias=bias, batch=batch)
     assert torch.autograd.gradcheck(lambda *t: low_rank_linear(*t, 0.7), given)
     assert torch.autograd.gradgradcheck(lambda *t: low_rank_linear(*t, 0.7), given)
 
@@ -90,3 +91,16 @@ def test_b_itself_is_stored_and_not_its_multiple() -> None:
         low_rank_linear(x, weight, None, A, B, 3.0)
     assert any(t.data_ptr() == B.data_ptr() for t in stored) and any(t.data_ptr() == A.data_ptr() for t in stored)
     assert not any(t.shape == B.shape and torch.equal(t, 3.0 * B) for t in stored)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_a_change_that_its_sum_with_the_weight_would_lose(dtype: torch.dtype) -> None:
+    """A change of 2^-14 on a weight of 1 is below the step of bfloat16, and a row sums a thousand of them against each other."""
+    n = 1024
+    x = torch.ones(4 * n, n, dtype=dtype)
+    x[:, ::2] = -1.0
+    weight = torch.ones(8, n, dtype=dtype)
+    A = torch.full((1, n), 2.0**-14, dtype=dtype)
+    A[:, ::2] *= -1.0
+    got = low_rank_linear(x, weight, None, A, torch.ones(8, 1, dtype=dtype), 1.0)
+    assert (got == n * 2.0**-14).all()
