@@ -85,7 +85,7 @@ class LoRA(Delta):
 
 
 def linear_roles(host: Host, roles: tuple[str, ...]) -> tuple[str, ...]:
-    """Roles of linear layers: all of the blocks for ``("all",)``, the fused layer for the default where only that is there."""
+    """Roles of linear layers: all of the blocks for ``("all",)``, or a fused layer for the default where only that is."""
     if roles == QUERY_AND_VALUE and not any(host.has(role) for role in roles) and host.has("attention.qkv"):
         return ("attention.qkv",)
     if roles != ("all",):

@@ -95,7 +95,7 @@ def test_b_itself_is_stored_and_not_its_multiple() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_a_change_that_its_sum_with_the_weight_would_lose(dtype: torch.dtype) -> None:
-    """A change of 2^-14 on a weight of 1 is below the step of bfloat16, and a row sums a thousand of them against each other."""
+    """A change of 2^-14 on a weight of 1 is below the step of bfloat16; a row sums a thousand of them."""
     n = 1024
     x = torch.ones(4 * n, n, dtype=dtype)
     x[:, ::2] = -1.0
