@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from relsim.model.softmax import softmax_nll
 
-__all__ = ["EntityTable", "FactDistribution"]
+__all__ = ["EntityTable", "FactDistribution", "on_cpu"]
 
 
 class EntityTable(nn.Module):
@@ -138,6 +139,11 @@ class FactDistribution(nn.Module):
         self.tail_network = _Network(dim, hidden, dropout, generator)
         self.natural = nn.Identity() if natural is None else natural
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie, and ids are expected."""
+        return self.relation.device
+
     def features(self) -> Tensor:
         """Return the entity features f, ``(E, d)``."""
         return self.entity()  # type: ignore[no-any-return]
@@ -244,6 +250,11 @@ class FactDistribution(nn.Module):
 
     def _relations(self, ids: Tensor) -> Tensor:
         return _checked("relation", ids, self.num_relations, "relations")
+
+
+def on_cpu(dist: FactDistribution) -> FactDistribution:
+    """The model itself, or a copy on the CPU of one that lies elsewhere."""
+    return dist if dist.device.type == "cpu" else deepcopy(dist).cpu()
 
 
 def _checked(name: str, ids: Tensor, size: int, what: str) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relsim.distribution import FactDistribution
+from relsim.distribution import FactDistribution, on_cpu
 from relsim.kl.blocks import BlockStore
 from relsim.kl.pool import HeadPool
 from relsim.kl.sums import TailSums
@@ -68,12 +68,15 @@ def certified(total: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def evaluating(dist: FactDistribution) -> Iterator[None]:
-    """The model in evaluation mode, without dropout, and back in its own mode afterwards."""
-    training = dist.training
+def evaluating(dist: FactDistribution) -> Iterator[FactDistribution]:
+    """The model in evaluation mode, without dropout, and back in its own mode afterwards.
+
+    Sums are made on the CPU, where draws are the same for all: a model on another device is copied.
+    """
+    training, dist = dist.training, on_cpu(dist)
     dist.eval()
     try:
-        yield
+        yield dist
     finally:
         dist.train(training)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -103,7 +103,8 @@ def held_out_nll(model: FactDistribution, facts: Facts, *, block: int = 1024) ->
     training = model.training
     model.eval()
     for rows in torch.split(torch.argsort(facts.relation * facts.num_entities + facts.head), block):
-        terms = model.nll({name: getattr(facts, name)[rows] for name in ("head", "relation", "tail", "count")})
+        batch = {name: getattr(facts, name)[rows] for name in ("head", "relation", "tail", "count")}
+        terms = model.nll(_moved(batch, model.device))
         head, tail = head + float(terms[0]), tail + float(terms[1])
     model.train(training)
     total = float(facts.count.double().sum())
@@ -131,7 +132,7 @@ def fit(
     Parameters
     ----------
     model
-        Changed in place.
+        Changed in place, on the device where it lies; its results differ between devices by rounding and by dropout.
     facts
         Training facts, at least one, over the model's entities and relations.
     epochs
@@ -193,7 +194,8 @@ def fit(
     losses: list[float] = []
     history: list[tuple[float, float]] = []
     head, tail = _Best(), _Best()
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+    accelerator = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=accelerator):  # dropout draws from the global generator
         torch.manual_seed(seed)
         for epoch in range(epochs):
             model.train()
@@ -233,6 +235,10 @@ def parameter_groups(model: FactDistribution, weight_decay: float) -> list[dict[
     ]
 
 
+def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 def _one_epoch(
     model: FactDistribution,
     batches: FactBatches,
@@ -247,7 +253,7 @@ def _one_epoch(
     for index in range(len(batches)):
         for group in optimizer.param_groups:
             group["lr"] = lr * (1.0 - (epoch + index / len(batches)) / epochs)
-        loss = model.loss(batches.batch(epoch, index, seed))
+        loss = model.loss(_moved(batches.batch(epoch, index, seed), model.device))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {index} of epoch {epoch + 1}: try lr below {lr}")
@@ -296,18 +302,19 @@ def refit_head(
         Mean held-out ``-log P(h | r)`` in nats.
     """
     features, present = model.features().detach(), torch.unique(torch.cat([facts.relation, held_out.relation]))
-    vectors = model.relation.detach()[present]
-    row = [torch.searchsorted(present, part.relation) for part in (facts, held_out)]
-    weight = [part.count.to(features.dtype) / part.count.sum() for part in (facts, held_out)]
+    vectors = model.relation.detach()[present.to(model.device)]
+    row = [torch.searchsorted(present, part.relation).to(model.device) for part in (facts, held_out)]
+    heads = [part.head.to(model.device) for part in (facts, held_out)]
+    weight = [part.count.to(features) / float(part.count.sum()) for part in (facts, held_out)]
     optimizer = torch.optim.Adam(model.head_network.parameters(), lr=lr)
     best = _Best()
     for step in range(steps + 1):
         log_prob = torch.log_softmax(model.natural(model.head_network(vectors)) @ features.T, 1)
-        best.see(-float(weight[1] @ log_prob.detach()[row[1], held_out.head]), step + 1, model.head_network)
+        best.see(-float(weight[1] @ log_prob.detach()[row[1], heads[1]]), step + 1, model.head_network)
         if step == steps or step + 1 - best.epoch >= patience:
             break
         optimizer.zero_grad()
-        (-(weight[0] @ log_prob[row[0], facts.head])).backward()  # type: ignore[no-untyped-call]
+        (-(weight[0] @ log_prob[row[0], heads[0]])).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     model.head_network.load_state_dict(best.state)
     return best.value

@@ -45,7 +45,7 @@ def similarity(
     Parameters
     ----------
     dist
-        A fitted model with at least two relations.
+        A fitted model with at least two relations. All sums are made on the CPU, wherever it lies.
     method
         "pooled": tail sums at heads drawn once for all relations; the default. "exact": at every head, without
         error, at a cost of E sums over E tails for each relation. "auto": "exact" where that takes seconds, else
@@ -112,7 +112,7 @@ def similarity(
     if method == "auto":
         method = "exact" if dist.num_relations * dist.num_entities**2 * dist.dim <= _SMALL else "pooled"
     generator = torch.Generator().manual_seed(seed)
-    with evaluating(dist):
+    with evaluating(dist) as dist:
         if method == "ancestral":
             return _ancestral(dist, samples, torch.float32 if dtype is None else dtype, generator)
         options = {"method": method, "seed": seed, "heads": heads, "tails": tails, "dtype": str(dtype)}

@@ -57,7 +57,7 @@ def mixture_similarity(
     sizes, expected = (facts.num_entities, facts.num_relations), (dist.num_entities, dist.num_relations)
     if sizes != expected:
         raise ValueError(f"facts have (entities, relations) = {sizes}, the model has {expected}")
-    with evaluating(dist):
+    with evaluating(dist) as dist:
         natural, features = dist.head_natural(torch.arange(expected[1])).double(), centred_features(dist, torch.float64)
         count = facts.count.double()
         seen = _shares(facts.relation, facts.head, count, (expected[1], expected[0]))

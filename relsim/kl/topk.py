@@ -98,7 +98,7 @@ def nearest(
         raise ValueError(f"tolerance is {tolerance}, expected nats, at least 0")
     if effort is not None and not effort > 0.0:
         raise ValueError(f"effort is {effort}, expected a share of the sums above 0, such as 0.1, or None")
-    with evaluating(dist):
+    with evaluating(dist) as dist:
         search = _Search(dist, Screen(dist, heads, seed=seed), k, tolerance)
         if search.close() > _MANY:
             return _by_enumeration(dist, k, tolerance)

@@ -56,7 +56,7 @@ def induced_types(facts: Facts, *, types: int | None = None, dim: int = 32, seed
     dim
         Singular vectors kept.
     seed
-        Of k-means and the start of the SVD.
+        Of k-means and the SVD: equal arguments give equal types.
 
     Returns
     -------
@@ -83,8 +83,8 @@ def type_names(facts: Facts, *, types: int | None = None, dim: int = 32, seed: i
 def _clusters(facts: Facts, types: int | None, dim: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Entities of two facts or more, the cluster of each, and the number of clusters."""
     from scipy import sparse
-    from scipy.sparse.linalg import svds
     from sklearn.cluster import MiniBatchKMeans
+    from sklearn.utils.extmath import randomized_svd
 
     size, relations = facts.num_entities, facts.num_relations
     if types is not None and not 1 <= types <= size:
@@ -97,8 +97,8 @@ def _clusters(facts: Facts, types: int | None, dim: int, seed: int) -> tuple[NDA
     if rank < 1:
         return rows[:0], rows[:0], 0
     table = unit_rows(tfidf(sparse.csr_matrix((weight, (entity, column)), shape=(size, 2 * relations))[rows]))
-    start = np.random.default_rng(seed).standard_normal(min(table.shape))
-    left, value, _ = svds(table, k=rank, v0=start)
+    # SciPy's ARPACK is given a start and still returns other vectors at every call where the table has no full rank.
+    left, value, _ = randomized_svd(table, rank, n_oversamples=20, n_iter=7, random_state=seed)
     count = min(int(np.clip(np.sqrt(len(rows)), 2, 128)) if types is None else types, len(rows))
     label = MiniBatchKMeans(count, random_state=seed, n_init=3).fit_predict(left * value)
     return rows, label.astype(np.int64), count

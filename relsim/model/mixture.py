@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from relsim.distribution import FactDistribution
+from relsim.distribution import FactDistribution, on_cpu
 from relsim.facts import Facts
 from relsim.model.entitytypes import entity_types
 
@@ -35,7 +35,7 @@ class BackOff:
     Parameters
     ----------
     dist
-        The neural part.
+        The neural part; a copy on the CPU of a model that lies elsewhere.
     facts
         What it was fitted to; the counts are taken from here, so these must not be the held-out facts.
     types
@@ -69,7 +69,7 @@ class BackOff:
             raise ValueError(f"{len(facts)} facts of (entities, relations) = {sizes}, the model has {expected}")
         if not smoothing > 0 or not prior >= 0:
             raise ValueError(f"smoothing is {smoothing} and prior {prior}, expected above 0 and at least 0")
-        self.dist, self.facts, self.smoothing, self.prior = dist, facts, smoothing, prior
+        self.dist, self.facts, self.smoothing, self.prior = on_cpu(dist), facts, smoothing, prior
         own = entity_types(facts) if types is None else types
         if own.shape != (facts.num_entities,) or own.dtype != torch.int64 or int(own.min()) < 0:
             raise ValueError(f"types is {own.dtype} {tuple(own.shape)}, expected ids int64 ({facts.num_entities},)")

@@ -1,0 +1,236 @@
+"""What is computed on the device and on the CPU, part by part; the two must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+__all__ = ["PARTS"]
+
+Check = tuple[str, Callable[[torch.device], Any]]
+
+
+def placed(module: Any, device: torch.device) -> Any:
+    """A module moved in place, so that parameters which two modules share stay one."""
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        return module.to(device)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A copy of a module, or of the tensors in a value, on a device."""
+    if isinstance(value, nn.Module):
+        return placed(deepcopy(value), device)
+    return tree_map_only(Tensor, lambda t: t.detach().clone().to(device), value)
+
+
+def slopes(y: Tensor, module: nn.Module) -> list[Tensor | None]:
+    """A result and the gradients of a number made of it."""
+    if y.requires_grad:
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape).to(y.device)).sum().backward()
+    return [y.detach(), *(p.grad for p in module.parameters())]
+
+
+def refusals() -> Iterator[Check]:
+    """What an accelerator refuses: these checks fail, else the others could not."""
+
+    def numbers(device: torch.device) -> Tensor:
+        return torch.ones(3, device=device)
+
+    def drawn(device: torch.device) -> Tensor:
+        return torch.randn(3, device=device, generator=torch.Generator())
+
+    yield "two devices", lambda device: numbers(device) + torch.ones(3)
+    yield "a table of the CPU", lambda device: torch.ones(3)[numbers(device).long()]
+    yield "a gradient of two devices", lambda device: nn.Linear(3, 1)(numbers(device))
+    yield "a generator", drawn
+    yield "NumPy", lambda device: numbers(device).numpy().tolist()
+    yield "the CPU's work", lambda device: torch.ones(3)
+
+
+def layers() -> Iterator[Check]:
+    """Every layer of lorentz, forward and backward, and a step of the optimisers."""
+    from lorentz.optim import RiemannianAdam, RiemannianSGD
+    from tests.lorentz.registry import CASES
+
+    for case in CASES:
+        layer = case.layer(0.7, dtype=torch.float32).eval()
+        inputs = case.draw(layer, batch=(3,), dtype=torch.float32)
+
+        def run(device: torch.device, case: Any = case, layer: Any = layer, inputs: Any = inputs) -> Any:
+            own = moved(layer, device)
+            own.zero_grad()
+            found = own(**moved(inputs, device), **moved(dict(case.options), device))
+            return slopes(found, own)
+
+        yield f"layer {case.name}", run
+    for optimizer in (RiemannianAdam, RiemannianSGD):
+
+        def step(device: torch.device, optimizer: Any = optimizer) -> Any:
+            import lorentz
+
+            torch.manual_seed(0)
+            table = lorentz.LorentzEmbedding(7, 4, manifold=lorentz.Lorentz(1.0)).to(device)
+            steps = optimizer(table.parameters(), lr=0.1)
+            for _ in range(2):
+                steps.zero_grad()
+                points = table(torch.tensor([1, 2, 5]).to(device))
+                table.manifold.dist(points, points.flip(0)).sum().backward()
+                steps.step()
+            return [p.detach() for p in table.parameters()]
+
+        yield f"optimiser {optimizer.__name__}", step
+
+
+def manifold() -> Iterator[Check]:
+    """Every operation of the manifold that the tests of lorentz know."""
+    import lorentz
+    from tests.lorentz.test_manifold import OPERATIONS, OWN
+
+    for name, (operation, takes) in {**OPERATIONS, **OWN}.items():
+
+        def run(device: torch.device, operation: Any = operation, takes: str = takes) -> Any:
+            space, generator = lorentz.Lorentz(0.7), torch.Generator().manual_seed(0)
+            x, y, o = (space.lift(torch.randn(3, 4, generator=generator) * size) for size in (1, 1, 0))
+            u, v, z = (space.proju(at, torch.randn(3, 5, generator=generator)) for at in (x, x, o))
+            given = {"x": x, "y": y, "u": u, "v": v, "z": z}
+            return operation(space.to(device), *(given[name].to(device) for name in takes))
+
+        yield f"manifold {name}", run
+
+
+def methods() -> Iterator[Check]:
+    """Every delta, attached before the model is moved and after: forward, backward, switched off."""
+    import deltas
+    from tests.deltas.backbones import backbone, inputs, nudge
+    from tests.deltas.test_conformance import CASES, FEW, PAIRS
+
+    for name, where in [pair for pair in PAIRS if pair[1] in (*FEW, "vit") and (pair[1] != "vit" or pair[0] == "VPT")]:
+        for after in (False, True):
+
+            def run(device: torch.device, name: str = name, where: str = where, after: bool = after) -> Any:
+                spec = CASES[name]
+                model = backbone(where)
+                torch.manual_seed(0)
+                model = model if after else placed(model, device)
+                handle = deltas.attach(model, spec)
+                model = placed(model, device)
+                nudge(handle)
+                given = {key: value.to(device) for key, value in inputs(where).items()}
+                found = model(**given)
+                y = found["logits" if "logits" in found else "last_hidden_state"]
+                on = slopes(y, model)
+                handle.disable()
+                with torch.no_grad():
+                    off = model(**given)
+                return [*on, off["logits" if "logits" in off else "last_hidden_state"]]
+
+            yield f"delta {name} on {where}, {'moved with the model' if after else 'attached there'}", run
+
+
+def relations() -> Iterator[Check]:
+    """Fits of fact distributions there, and divergences, which are summed on the CPU."""
+    import relsim
+    from relsim.fit import refit_head
+    from relsim.kl.topk import nearest
+    from relsim.model.mixture import BackOff
+    from relsim.model.warmstart import warm_start
+
+    names = ("born in", "lives in", "works in", "died in")
+    triples = [(f"p{i}", name, f"c{(i * (3 + k)) % 9}") for i in range(60) for k, name in enumerate(names)]
+    facts = relsim.Facts.from_triples(triples)
+
+    def model(device: torch.device) -> relsim.FactDistribution:
+        return relsim.FactDistribution(facts.num_entities, facts.num_relations, dim=6, hidden=12, seed=0).to(device)
+
+    for negatives in (0, 10):
+
+        def fit(device: torch.device, negatives: int = negatives) -> Any:
+            own = model(device)
+            warm_start(own, facts)
+            relsim.fit(own, facts, epochs=3, seed=0, batch_size=32, held_out=0.2, patience=1, negatives=negatives)
+            refit_head(own, facts, facts, steps=3)
+            return dict(own.state_dict())
+
+        yield f"fit with {negatives} negatives", fit
+
+    for method in ("pooled", "exact", "ancestral", "auto"):
+
+        def divergences(device: torch.device, method: str = method) -> Any:
+            own = model(device)
+            return [own.relation.detach(), relsim.similarity(own, method=method).kl]
+
+        yield f"similarity {method}", divergences
+    yield "nearest", lambda device: [model(device).relation.detach(), nearest(model(device), 2).ids]
+    yield (
+        "mixture",
+        lambda device: [model(device).relation.detach(), BackOff(model(device), facts).fit(facts).nll(facts)],
+    )
+
+
+def runs() -> Iterator[Check]:
+    """Whole runs of tasks on data of their own."""
+    import tempfile
+    from pathlib import Path
+
+    import safetensors.torch
+
+    import tasks
+    from tasks import checkpoint, team
+
+    def save(tensors: Any, path: Any) -> None:  # safetensors reads memory, which the device does not have
+        safetensors.torch.save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, path)
+
+    def load(path: Any, model: nn.Module, frozen: Any) -> None:
+        model.load_state_dict(safetensors.torch.load_file(path), strict=not frozen)
+
+    checkpoint.save_file = save
+    checkpoint.save_model = lambda model, path: save(model.state_dict(), path)
+    checkpoint._load_weights = load
+    folder = Path(tempfile.mkdtemp())
+    for split in ("train", "valid", "test"):
+        rows = [
+            f"{word} {i}\t{label}"
+            for i in range(8)
+            for word, label in (("a fine film", "good"), ("a dull film", "bad"))
+        ]
+        (folder / f"{split}.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    train = {"max_steps": 3, "eval_steps": 3, "batch_size": 8}
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {
+        "kg": ("kg", {"data": "taxonomy", "model": {"dim": 8}, "train": {"epochs": 1, "batch_size": 64, "eval_every": 1}}),
+        "similarity": ("similarity", {"data": "taxonomy", "train": {"epochs": 1}}),
+        "text": ("text", {"data": folder, "model": {"name": "lorentz-small", "dropout": 0.0}, "train": train}),
+        "text with a delta": (
+            "text",
+            {
+                "data": folder, "model": {"name": "lorentz-small", "head": "means"}, "delta": {"name": "PrefixTuning"},
+                "train": train,
+            },
+        ),
+    }  # fmt: skip
+    for name, (task, options) in wanted.items():
+
+        def run(device: torch.device, task: str = task, options: Any = options) -> Any:
+            seen: list[torch.device] = []
+
+            def there(_team: team.Team) -> torch.device:
+                seen.append(device)
+                return device
+
+            team.Team.device = property(there)  # type: ignore[assignment]
+            found = tasks.run(task, out=Path(tempfile.mkdtemp()) / "run", quiet=True, **options)
+            return [torch.ones(1, device=seen[-1]), found.metrics["test"]]
+
+        yield f"run of {name}", run
+
+
+PARTS: dict[str, Callable[[], Iterator[Check]]] = {
+    "refusals": refusals, "layers": layers, "manifold": manifold, "methods": methods, "relations": relations, "runs": runs,
+}  # fmt: skip

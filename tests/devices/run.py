@@ -1,0 +1,52 @@
+"""``python -m tests.devices.run PART``: a line ``name: why`` for every check of a part that fails on the device."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from .checks import PARTS
+from .simulated import SIM, OnDevice, simulated
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def difference(there: Any, here: Any) -> str | None:
+    """How what was computed on the device differs from what the CPU says."""
+    (mine, shape), (theirs, wanted) = tree_flatten(there), tree_flatten(here)
+    if shape != wanted:
+        return f"gives {shape.num_leaves} values, the CPU {wanted.num_leaves}"
+    for a, b in zip(mine, theirs, strict=True):
+        both = isinstance(a, Tensor) and isinstance(b, Tensor)
+        if not (torch.allclose(a.cpu(), b, rtol=1e-4, atol=1e-5, equal_nan=True) if both else a == b):
+            return f"gives other numbers than the CPU: {str(a)[:60]} and {str(b)[:60]}"
+    return None
+
+
+def main(part: str) -> int:
+    torch.set_num_threads(1)
+    count = 0
+    for name, check in PARTS[part]():
+        count += 1
+        here = check(torch.device("cpu"))
+        try:
+            with simulated():
+                there = check(SIM)
+                lies = not any(isinstance(t, OnDevice) for t in tree_flatten(there)[0] if isinstance(t, Tensor))
+                failure = "returns nothing of the device" if lies else difference(there, here)
+        except Exception as error:
+            where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(ROOT))][-1]
+            failure = f"{type(error).__name__}: {error} ({Path(where.filename).relative_to(ROOT)}:{where.lineno})"
+        if failure:
+            sys.stdout.write(f"{name}: {failure}\n")
+    return count
+
+
+if __name__ == "__main__":
+    sys.stderr.write(f"{main(sys.argv[1])} checks\n")
