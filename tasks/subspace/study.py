@@ -265,6 +265,8 @@ class Study:
             self._readers.add(first)
             self._unseen[first.name] = first
             self._readers.attach()
+            if torch.accelerator.is_available():  # as the runs that found the solutions
+                self._readers.to(torch.accelerator.current_accelerator())
         return self._readers
 
     def solved(self) -> Solved:
