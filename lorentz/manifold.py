@@ -38,7 +38,8 @@ class Lorentz(Curvature, geoopt.Lorentz):  # type: ignore[misc]
     Notes
     -----
     k keeps its float64 value under ``.to(dtype)`` and is part of ``state_dict()``: loading the state of another k into a
-    fixed manifold is an error that names both; a learnable one takes it over.
+    fixed manifold is an error that names both; a learnable one takes it over. A device without float64, as Apple's MPS, takes
+    no Lorentz layer.
 
     Examples
     --------

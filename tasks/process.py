@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["cpu_threads", "environment", "seed_everything", "without_bars"]
+__all__ = ["accelerator", "cpu_threads", "environment", "seed_everything", "without_bars"]
+
+
+_NO_FLOAT64 = ("mps",)  # curvatures and sums are in float64
+
+
+def accelerator() -> torch.device | None:
+    """The accelerator that runs take; None where there is none, or one that does not compute in float64."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if found is None or found.type in _NO_FLOAT64 else found
 
 
 @contextmanager

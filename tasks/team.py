@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .errors import HyrelError, RunError, UsageError
 from .folder import RunFolder
 from .launch import launched, rows_of_rank
+from .process import accelerator
 
 __all__ = ["Follower", "Team"]
 
@@ -74,7 +75,7 @@ class Team:
                 f"WORLD_SIZE is {launched()} and {' and '.join(missing)} are not set: start several processes by torchrun "
                 "--nproc-per-node N --no-python hyrel run ..., or unset WORLD_SIZE"
             )
-        here = torch.accelerator.is_available()
+        here = accelerator() is not None
         place = os.environ.get("LOCAL_RANK", "0")
         if several and here and place.isdecimal() and int(place) >= torch.accelerator.device_count():
             raise UsageError(
@@ -83,7 +84,8 @@ class Team:
             )
         # What ACCELERATE_ variables say of precision and accumulation is not heard.
         self.accelerator = Accelerator(
-            cpu=several and not here,  # else it would not join processes without a device
+            # Where there is one that is not taken; and else processes without a device would not join.
+            cpu=not here and (several or torch.accelerator.is_available()),
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],

@@ -22,6 +22,7 @@ from tasks.compare_deltas.methods import LRS, USUAL_LR
 from tasks.data.load import load
 from tasks.data.text import Texts
 from tasks.errors import RunError, UsageError
+from tasks.process import accelerator
 from tasks.sources import files_sha256
 from tasks.text.backbone import backbone_sha256, load_backbone
 from tasks.text.config import ModelConfig
@@ -265,8 +266,7 @@ class Study:
             self._readers.add(first)
             self._unseen[first.name] = first
             self._readers.attach()
-            if torch.accelerator.is_available():  # as the runs that found the solutions
-                self._readers.to(torch.accelerator.current_accelerator())
+            self._readers.to(accelerator() or torch.device("cpu"))  # as the runs that found the solutions
         return self._readers
 
     def solved(self) -> Solved:

@@ -22,6 +22,7 @@ from tasks.data.load import load
 from tasks.errors import UsageError
 from tasks.hierarchy.task import HierarchyEmbedding
 from tasks.kg.task import KnowledgeGraphCompletion
+from tasks.process import accelerator
 from tasks.subspace.command import study_subspace
 from tasks.team import Team
 
@@ -243,3 +244,15 @@ def test_one_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch, capsys
     assert main(["ls", "tasks"]) == 0 and capsys.readouterr().out == ""
     assert main(["predict", "nowhere"]) == 2
     assert "hyrel predict works in one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("mps", None), ("cuda", "cuda")])
+def test_an_accelerator_without_float64_is_left_alone(
+    kind: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    found = accelerator()
+    assert (None if found is None else found.type) == taken
+    if taken is None:
+        assert Team().device.type == "cpu"
