@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import wraps
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -67,7 +68,7 @@ class Site:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that new parameters take."""
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
+        for tensor in chain(self.module.parameters(), self.module.buffers()):
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import nn
 
@@ -73,6 +74,7 @@ def _require_paths(roles: Mapping[str, str]) -> None:
                 )
 
 
+@lru_cache(maxsize=1024)
 def _pattern(path: str) -> re.Pattern[str]:
     first, *rest = [re.escape(part) for part in path.split("*")]
     body = first + "".join((r"(?P<layer>\d+)" if i == 0 else r"\d+") + part for i, part in enumerate(rest))
@@ -116,22 +118,25 @@ class Host:
 
     def _search(self, roles: Mapping[str, str]) -> dict[str, list[Place]]:
         names = [name for name in self._names() if ".deltas." not in f".{name}."]
+        ending: dict[str, list[str]] = {}  # names by their last part, of which most paths know one
+        for name in names:
+            ending.setdefault(name.rpartition(".")[2], []).append(name)
         found: dict[str, list[Place]] = {}
         for role, value in roles.items():
             for alternative in value.split("|"):
                 path, _, rows = alternative.partition(":")
-                pattern = _pattern(path)
-                known = names
-                if not any(pattern.fullmatch(name) for name in names):  # an attribute that is no module: a function
-                    parent, _, leaf = path.rpartition(".")
-                    holder = _pattern(parent) if parent else None
-                    known = [f"{n}.{leaf}" for n in names if holder and holder.fullmatch(n) and self._has(n, leaf)]
-                for name in known:
-                    if match := pattern.fullmatch(name):
-                        groups = match.groupdict()
-                        layer = int(groups["layer"]) if groups.get("layer") is not None else -1
-                        place = Place(role, name, layer, groups["stack"] or "", rows or None)
-                        found.setdefault(role, []).append(place)
+                pattern, (parent, _, leaf) = _pattern(path), path.rpartition(".")
+                known = names if "*" in leaf else ending.get(leaf, [])
+                matches = [match for name in known if (match := pattern.fullmatch(name))]
+                if not matches and parent:  # an attribute that is no module: a function
+                    holder = _pattern(parent)
+                    functions = [f"{n}.{leaf}" for n in names if holder.fullmatch(n) and self._has(n, leaf)]
+                    matches = [match for name in functions if (match := pattern.fullmatch(name))]
+                for match in matches:
+                    groups = match.groupdict()
+                    layer = int(groups["layer"]) if groups.get("layer") is not None else -1
+                    place = Place(role, match.string, layer, groups["stack"] or "", rows or None)
+                    found.setdefault(role, []).append(place)
         for places in found.values():  # the shortest stack is the backbone's own: "embeddings", not "x.y.embeddings"
             if all(place.layer < 0 for place in places) and not places[0].role.startswith("norm"):
                 depth = min(place.path.count(".") for place in places)

@@ -14,9 +14,10 @@ _KEPT = "_delta_statistics"  # attribute of a model with deltas: their values be
 def statistics(model: nn.Module) -> dict[str, Tensor]:
     """Running statistics of a model by path, those inside of deltas left out."""
     return {
-        path: buffer
-        for path, buffer in model.named_buffers()
-        if path.rpartition(".")[2] in NAMES and ".deltas." not in f".{path}"
+        f"{path}.{name}" if path else name: buffer
+        for path, module in model.named_modules()
+        for name in NAMES
+        if (buffer := module._buffers.get(name)) is not None and ".deltas." not in f".{path}."
     }
 
 
@@ -38,7 +39,8 @@ def forget(model: nn.Module) -> None:
 
 def moved(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the statistics that are no longer what they were before the first delta."""
-    before = kept(model)
+    if not (before := kept(model)):
+        return {}
     return {
         path: buffer.detach().clone()
         for path, buffer in statistics(model).items()
@@ -49,7 +51,7 @@ def moved(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def restore(model: nn.Module, values: dict[str, Tensor]) -> None:
     """Set statistics, those that are still there."""
-    now = statistics(model)
+    now = statistics(model) if values else {}
     for path, value in values.items():
         if path in now:
             now[path].copy_(value)

@@ -90,7 +90,8 @@ def centred_features(dist: FactDistribution, dtype: torch.dtype) -> Tensor:
 
 @torch.no_grad()
 def head_prob(dist: FactDistribution) -> Tensor:
-    """``P(h | r)`` of every relation, float64 ``(R, E)``, rows summing to 1."""
+    """``P(h | r)`` of every relation, float64 ``(R, E)`` on the CPU, rows summing to 1."""
+    dist = on_cpu(dist)
     natural = dist.head_natural(torch.arange(dist.num_relations)).double()
     return torch.softmax(natural @ centred_features(dist, torch.float64).T, 1)
 
@@ -102,8 +103,10 @@ def head_kl(dist: FactDistribution) -> Tensor:
     Returns
     -------
     Tensor
-        float64 ``(R, R)``, in nats, at least 0, diagonal exactly 0. By the chain rule a lower bound of the full KL.
+        float64 ``(R, R)`` on the CPU, in nats, at least 0, diagonal exactly 0. By the chain rule a bound of the full KL from
+        below.
     """
+    dist = on_cpu(dist)
     natural, features = (
         dist.head_natural(torch.arange(dist.num_relations)).double(),
         centred_features(dist, torch.float64),
@@ -156,6 +159,7 @@ def tail_kl(
     store, part
         Where running sums are kept, and under which name.
     """
+    dist = on_cpu(dist)
     cutoff, every = _CUTOFF[dtype], torch.arange(dist.num_relations)
     kl, variance, lower, skewness = _tail_sums(dist, pool, every, dtype, cutoff, store, part)
     small = (kl < SMALL_KL).fill_diagonal_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,7 +128,7 @@ def fit(
 ) -> FitReport:
     """Fit a model to facts by Adam with a learning rate that falls linearly to zero.
 
-    The result is the same to the bit for equal arguments at a fixed number of threads.
+    On the CPU the result is the same to the bit for equal arguments at a fixed number of threads.
 
     Parameters
     ----------
@@ -194,8 +195,7 @@ def fit(
     losses: list[float] = []
     history: list[tuple[float, float]] = []
     head, tail = _Best(), _Best()
-    accelerator = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=accelerator):  # dropout draws from the global generator
+    with _own_draws(model.device):  # dropout draws from the global generator
         torch.manual_seed(seed)
         for epoch in range(epochs):
             model.train()
@@ -233,6 +233,12 @@ def parameter_groups(model: FactDistribution, weight_decay: float) -> list[dict[
         {"params": [model.relation], "weight_decay": weight_decay / 3.0},
         {"params": networks, "weight_decay": weight_decay},
     ]
+
+
+def _own_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the global generators as they are, also those of all accelerators of a kind, which a seed sets too."""
+    kind = device.type if device.type == "xpu" else "cuda"
+    return torch.random.fork_rng(devices=range(getattr(torch, kind).device_count()), device_type=kind)
 
 
 def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

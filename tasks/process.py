@@ -19,7 +19,11 @@ _NO_FLOAT64 = ("mps",)  # curvatures and sums are in float64
 
 
 def accelerator() -> torch.device | None:
-    """The accelerator that runs take; None where there is none, or one that does not compute in float64."""
+    """The accelerator that runs take; None where there is none, one without float64, or ACCELERATE_USE_CPU says so."""
+    from accelerate.utils import parse_flag_from_env
+
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return None
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return None if found is None or found.type in _NO_FLOAT64 else found
 

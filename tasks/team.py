@@ -65,7 +65,8 @@ class Team:
 
     Raises
     ------
-    UsageError : several processes without the address at which they meet, or more than there are devices.
+    UsageError : several processes without the address at which they meet, or more than there are devices; or one in which
+        accelerate was started before on another device.
     """
 
     def __init__(self) -> None:
@@ -83,13 +84,16 @@ class Team:
                 "give torchrun at most as many by --nproc-per-node"
             )
         # What ACCELERATE_ variables say of precision and accumulation is not heard.
-        self.accelerator = Accelerator(
-            # Where there is one that is not taken; and else processes without a device would not join.
-            cpu=not here and (several or torch.accelerator.is_available()),
-            mixed_precision="no",
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
-        )
+        try:
+            self.accelerator = Accelerator(
+                # Where there is one that is not taken; and else processes without a device would not join.
+                cpu=not here and (several or torch.accelerator.is_available()),
+                mixed_precision="no",
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            )
+        except ValueError as error:
+            raise UsageError(f"accelerate was started otherwise in this process, take a new one: {error}") from None
         self.count, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.count > 1:
             atexit.unregister(_part)  # one call, however many runs there were

@@ -35,6 +35,6 @@ def test_the_device_refuses_what_an_accelerator_refuses() -> None:
     said = dict(line.split(": ", 1) for line in failures("refusals"))
     words = {
         "two devices": "same device", "a table of the CPU": "same device", "a gradient of two devices": "same device",
-        "a generator": "generator", "NumPy": "numpy", "the CPU's work": "nothing of the device",
+        "a generator": "generator", "NumPy": "numpy", "the CPU's work": "tensor of the CPU",
     }  # fmt: skip
     assert said.keys() == words.keys() and all(words[name] in why for name, why in said.items())

@@ -36,7 +36,7 @@ class HypLoRA(Delta):
     rank : int, >= 1
     k : float, > 0. The curvature is -1/k.
     alpha : float or None; s = alpha / rank, 1 where None
-    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks
+    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks; by default as of :class:`LoRA`
 
     References
     ----------

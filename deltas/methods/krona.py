@@ -38,7 +38,7 @@ class KronA(Delta):
     scale : float. s.
     residual : bool (KronA^B_res, with ``to="ffn"``). Add :math:`s_{res}\,x` too, s_res learned. It is 0 at the start here, so
         that the model is unchanged.
-    roles : roles of linear layers with ``to="weight"``, or ``("all",)``
+    roles : roles of linear layers with ``to="weight"``, or ``("all",)``; by default as of :class:`LoRA`
 
     References
     ----------
@@ -92,7 +92,7 @@ class KAdaptation(Delta):
     ----------
     terms : int, >= 1. N; divides m and n, the time not counted.
     rank : int, >= 1. Columns of u_i and v_i.
-    roles : roles of linear layers, or ``("all",)``
+    roles : roles of linear layers, or ``("all",)``; by default as of :class:`LoRA`
 
     References
     ----------

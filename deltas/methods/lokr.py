@@ -34,7 +34,7 @@ class LoKr(Delta):
     factor : int. a and b: `factor` itself where it divides m (n), else the largest divisor up to it and to the root; -1 for
         the largest up to the root.
     decompose_both : bool. C_1 too is a product, if ``rank < max(a, b) / 2``.
-    roles : roles of linear layers, or ``("all",)``
+    roles : roles of linear layers, or ``("all",)``; by default as of :class:`LoRA`
 
     References
     ----------

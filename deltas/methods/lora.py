@@ -16,9 +16,10 @@ from ..kernels import low_rank_linear
 from ..linear import LinearPart, folded, matrix
 from ..space import Space
 
-__all__ = ["LINEAR_ROLES", "QUERY_AND_VALUE", "LoRA", "LowRank", "linear_roles"]
+__all__ = ["FUSED", "LINEAR_ROLES", "QUERY_AND_VALUE", "LoRA", "LowRank", "linear_roles"]
 
 QUERY_AND_VALUE = ("attention.query", "attention.value")  # where no roles are said
+FUSED = "attention.qkv"  # in their place, where a layer makes all three
 
 CROSS_ROLES = ("cross.query", "cross.key", "cross.value", "cross.keys_and_values", "cross.out")
 LINEAR_ROLES = (
@@ -43,9 +44,9 @@ class LoRA(Delta):
     ----------
     rank : int, >= 1
     alpha : float or None; 2 * rank if None
-    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks. By default the queries and values;
-        in a backbone whose heads have queries, keys and values in one layer that cannot be told apart by thirds (GPT-NeoX,
-        BLOOM, Falcon, Phi-3, DeBERTa), that layer.
+    roles : roles of linear layers, or ``("all",)`` for every linear layer of the blocks. By default queries and values; for
+        this pair, also if it is named, the layer of queries, keys and values where they have no layer and no third of one
+        to themselves (GPT-NeoX, BLOOM, Falcon, Phi-3, the first DeBERTa).
     dropout : float in [0, 1), on what A sees
     stabilised : bool. rsLoRA: s = alpha / sqrt(rank).
     directed : bool. DoRA: :math:`z = m \odot \frac{(W + s B A) h}{|W + s B A|} + b`, a learned length m for each row,
@@ -86,14 +87,14 @@ class LoRA(Delta):
 
 def linear_roles(host: Host, roles: tuple[str, ...]) -> tuple[str, ...]:
     """Roles of linear layers: all of the blocks for ``("all",)``, or a fused layer for the default where only that is."""
-    if roles == QUERY_AND_VALUE and not any(host.has(role) for role in roles) and host.has("attention.qkv"):
-        return ("attention.qkv",)
+    if roles == QUERY_AND_VALUE and not any(host.has(role) for role in roles) and host.has(FUSED):
+        return (FUSED,)
     if roles != ("all",):
         return roles
     cross = [role for role in CROSS_ROLES if host.has(role)]
     own = [role for role in LINEAR_ROLES if host.has(role)]
-    if "attention.qkv" in host.roles:
-        own = ["attention.qkv", *(r for r in own if r not in ("attention.query", "attention.key", "attention.value"))]
+    if FUSED in host.roles:
+        own = [FUSED, *(r for r in own if r not in ("attention.query", "attention.key", "attention.value"))]
     return (*own, *cross) or _linear_paths(host)
 
 

@@ -18,7 +18,7 @@ from ..precision import in_dtype_of
 from ..space import Space, space_before
 from .adapter import Bottleneck
 from .llama import InputSite, attention_inputs
-from .lora import LoRA, LowRank
+from .lora import FUSED, QUERY_AND_VALUE, LoRA, LowRank, linear_roles
 from .parallel import End, Reader, beside
 
 __all__ = ["UniPELT"]
@@ -41,7 +41,7 @@ class UniPELT(Delta):
     rank : int or None, of LoRA; None leaves it out
     alpha : float or None; 2 * rank if None
     activation : str, of the adapter
-    roles : of the linear layers that LoRA changes
+    roles : of the linear layers that LoRA changes; by default as of :class:`LoRA`
     init_std : float, > 0. Deviation of the prefix's initial keys and values.
 
     References
@@ -55,7 +55,7 @@ class UniPELT(Delta):
     rank: int | None = 8
     alpha: float | None = None
     activation: str = "relu"
-    roles: tuple[str, ...] = ("attention.query", "attention.value")
+    roles: tuple[str, ...] = QUERY_AND_VALUE
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class UniPELT(Delta):
 
     def sites(self, host: Host) -> list[Site]:
         """Layers that LoRA changes, attention layers, and beginning and end of the feed-forward layers."""
-        found: list[Site] = [] if self.rank is None else self.at(host, *self.roles)
+        found: list[Site] = [] if self.rank is None else self.at(host, *linear_roles(host, self.roles))
         found += [] if self.length is None else attention_inputs(self, host)
         found += [] if self.bottleneck is None else beside(self, host, ("ffn.down",), ("ffn.up",))
         return found
@@ -84,7 +84,7 @@ class UniPELT(Delta):
         if isinstance(site, End):
             assert self.bottleneck is not None
             return _Adapter(site, space, self.bottleneck, self.activation)
-        if site.place.role in self.roles and self.rank is not None:
+        if site.place.role in (*self.roles, FUSED) and self.rank is not None:
             return _LoRA(site, space, LoRA(rank=self.rank, alpha=self.alpha))
         return Reader()
 

@@ -69,8 +69,9 @@ def fit_distribution(
     2
     """
     epochs = planned_epochs(facts) if epochs is None else epochs
-    model = FactDistribution(facts.num_entities, facts.num_relations, dropout=0.2, seed=seed).to(device)
+    model = FactDistribution(facts.num_entities, facts.num_relations, dropout=0.2, seed=seed)
     warm_start(model, facts, seed=seed)
+    model.to(device)
     one = len(facts) < 2 and not isinstance(held_out, Facts)  # nothing can be held out of it
     report = fit(
         model,

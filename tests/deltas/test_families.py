@@ -167,7 +167,15 @@ def test_methods_act_or_say_why_not(family: str, spec: Any) -> None:
 @pytest.mark.parametrize("family", sorted(FUSED))
 def test_a_fused_layer_stands_in_for_the_default_roles_and_for_no_others(family: str) -> None:
     model = build(family)
-    specs = LoRA(rank=2), deltas.KronA(), deltas.KAdaptation(), deltas.LoKr(rank=2)
+    one = {"bottleneck": None, "length": None, "rank": 2}
+    specs = (
+        LoRA(rank=2),
+        deltas.KronA(),
+        deltas.KAdaptation(),
+        deltas.LoKr(rank=2),
+        deltas.HypLoRA(rank=2),
+        deltas.UniPELT(**one),
+    )
     for spec in specs:
         assert {row.role for row in deltas.plan(model, spec).rows} == {"attention.qkv"}, spec
     with pytest.raises(DeltaError, match=r"plays the role 'attention\.value'"):

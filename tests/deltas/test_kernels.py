@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deltas.kernels import low_rank_linear
+from deltas.kernels import _folds, low_rank_linear
 
 
 def operands(*, batch: tuple[int, ...] = (2, 3), bias: bool = True) -> list[Tensor | None]:
@@ -104,3 +104,35 @@ def test_half_precision_keeps_a_change_that_its_sum_with_the_weight_would_lose(d
     A[:, ::2] *= -1.0
     got = low_rank_linear(x, weight, None, A, torch.ones(8, 1, dtype=dtype), 1.0)
     assert (got == n * 2.0**-14).all()
+
+
+def test_where_the_sum_of_the_weights_is_made() -> None:
+    weight = torch.ones(4, 5)
+    assert _folds(36, weight) and _folds(9, torch.ones(4, 5).double())
+    assert not _folds(8, weight)
+    for other in (
+        weight.half(),
+        weight.bfloat16(),
+        weight.to("meta"),
+        torch.nn.Parameter(weight).as_subclass(Quantised),
+    ):
+        assert not _folds(36, other)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert not _folds(36, weight) and _folds(36, weight.double())
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+class Quantised(Tensor):
+    """Stands for weights that have no sum."""
+
+
+def test_gradients_are_contiguous() -> None:
+    """As those of plain layers are, which ``parameters_to_vector`` needs."""
+    for batch in ((2, 3), (4, 9)):
+        x, weight, b, A, B = operands(batch=batch)
+        assert A is not None and B is not None and x is not None
+        z = low_rank_linear(x, weight, b, A, B, 0.5)
+        grads = torch.autograd.grad(z.sum(), [x, A, B])
+        assert torch.nn.utils.parameters_to_vector(grads).shape == (sum(g.numel() for g in grads),)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -246,13 +248,23 @@ def test_one_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch, capsys
     assert "hyrel predict works in one process" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("kind", "taken"), [("mps", None), ("cuda", "cuda")])
-def test_an_accelerator_without_float64_is_left_alone(
-    kind: str, taken: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_accelerator_without_float64_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     found = accelerator()
-    assert (None if found is None else found.type) == taken
-    if taken is None:
+    assert found is not None and found.type == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert accelerator() is None
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(PartialState, "default_device", property(lambda _: torch.device("mps")))
+    assert accelerator() is None
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        assert Accelerator().device.type == "mps"  # what accelerate would take
+        with pytest.raises(UsageError, match="started otherwise in this process"):
+            Team()
+        AcceleratorState._reset_state(reset_partial_state=True)
         assert Team().device.type == "cpu"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
