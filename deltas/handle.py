@@ -140,16 +140,18 @@ class Handle:
         table = self.model.__dict__.setdefault("_delta_handles", {})
         if self.name in table:
             raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
-        refuse_nested(self.model, {path for path, module in self.model.named_modules() if handles(module)})
+        modules = list(self.model.named_modules())  # walked through once: that is most of what attaching costs
+        refuse_nested(self.model, {path for path, module in modules if handles(module)})
         refuse_shared(self)
         if not table:  # the first delta: what was frozen before comes back with the last one
             self.model.__dict__["_delta_flags"] = {path: p.requires_grad for path, p in self.model.named_parameters()}
-            statistics.keep(self.model)
+            statistics.keep(self.model, modules)
         done: list[Site] = []
         try:
             for site in self.sites:
                 if site.part is not None:
-                    site.fit(self.dtype)
+                    if self.initial:  # it was in before
+                        site.fit(self.dtype)
                     taps.insert(site, self._key(site))
                     done.append(site)
         except Exception:
@@ -171,7 +173,7 @@ class Handle:
         for parameter in self.parameters():
             parameter.requires_grad_(True)
         table[self.name] = self
-        mark(self.model, self.name)
+        mark(modules, self.name)
         self._attached = self.active = True
 
     def _theirs(self) -> set[int]:
@@ -203,7 +205,7 @@ class Handle:
     def _leave(self) -> None:
         """Note that the delta is out; with the last one the backbone is trained or frozen as it was before the first."""
         del self.model.__dict__["_delta_handles"][self.name]
-        unmark(self.model, self.name)
+        unmark(self.model.named_modules(), self.name)
         if not handles(self.model):
             flags = self.model.__dict__.pop("_delta_flags")
             statistics.forget(self.model)

@@ -5,7 +5,7 @@ Each of a model and a part of it would freeze and give back what the other train
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -22,15 +22,15 @@ __all__ = ["mark", "meeting", "refuse_mixed", "refuse_nested", "refuse_shared", 
 _ABOVE = "_delta_above"  # attribute of every module below one with deltas: their names, for it knows not its owner
 
 
-def mark(model: nn.Module, name: str) -> None:
-    """Tell the parts of a model that it has a delta."""
-    for module in _below(model):
+def mark(modules: Iterable[tuple[str, nn.Module]], name: str) -> None:
+    """Tell the parts of a model, given with their paths, that it has a delta."""
+    for module in _below(modules):
         module.__dict__[_ABOVE] = (*module.__dict__.get(_ABOVE, ()), name)
 
 
-def unmark(model: nn.Module, name: str) -> None:
-    """Tell the parts of a model that it has the delta no longer."""
-    for module in _below(model):
+def unmark(modules: Iterable[tuple[str, nn.Module]], name: str) -> None:
+    """Tell the parts of a model, given with their paths, that it has the delta no longer."""
+    for module in _below(modules):
         names = list(module.__dict__.pop(_ABOVE, ()))
         if name in names:
             names.remove(name)
@@ -38,9 +38,9 @@ def unmark(model: nn.Module, name: str) -> None:
             module.__dict__[_ABOVE] = tuple(names)
 
 
-def _below(model: nn.Module) -> list[nn.Module]:
+def _below(modules: Iterable[tuple[str, nn.Module]]) -> list[nn.Module]:
     """Modules below a model, without those of deltas."""
-    return [module for path, module in model.named_modules() if path and ".deltas." not in f".{path}."]
+    return [module for path, module in modules if path and ".deltas." not in f".{path}."]
 
 
 def refuse_nested(model: nn.Module, having: Collection[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,19 +13,19 @@ NAMES = ("running_mean", "running_var", "num_batches_tracked")  # as torch and l
 _KEPT = "_delta_statistics"  # attribute of a model with deltas: their values before the first of them
 
 
-def statistics(model: nn.Module) -> dict[str, Tensor]:
-    """Running statistics of a model by path, those inside of deltas left out."""
+def statistics(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Tensor]:
+    """Running statistics of modules by path, those inside of deltas left out."""
     return {
         f"{path}.{name}" if path else name: buffer
-        for path, module in model.named_modules()
+        for path, module in modules
         for name in NAMES
         if (buffer := module._buffers.get(name)) is not None and ".deltas." not in f".{path}."
     }
 
 
-def keep(model: nn.Module) -> None:
-    """Note the statistics before the first delta is attached."""
-    model.__dict__[_KEPT] = {path: buffer.detach().clone() for path, buffer in statistics(model).items()}
+def keep(model: nn.Module, modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Note the statistics of a model's modules before the first delta is attached."""
+    model.__dict__[_KEPT] = {path: buffer.detach().clone() for path, buffer in statistics(modules).items()}
 
 
 def kept(model: nn.Module) -> dict[str, Tensor]:
@@ -43,7 +45,7 @@ def moved(model: nn.Module) -> dict[str, Tensor]:
         return {}
     return {
         path: buffer.detach().clone()
-        for path, buffer in statistics(model).items()
+        for path, buffer in statistics(model.named_modules()).items()
         if path in before and not torch.equal(buffer, before[path].to(buffer))
     }
 
@@ -51,7 +53,7 @@ def moved(model: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def restore(model: nn.Module, values: dict[str, Tensor]) -> None:
     """Set statistics, those that are still there."""
-    now = statistics(model) if values else {}
+    now = statistics(model.named_modules()) if values else {}
     for path, value in values.items():
         if path in now:
             now[path].copy_(value)

@@ -215,7 +215,7 @@ def _refuse_other(model: nn.Module, document: dict[str, Any], heads: tuple[str, 
 def _fill(handle: Handle, tensors: dict[str, Tensor], folder: str | Path) -> None:
     own = {**handle.parts(), **handle.owned(), **handle.head_parameters()}
     # Running statistics are there if training moved them.
-    own |= {path: buffer for path, buffer in statistics(handle.model).items() if path in tensors}
+    own |= {path: buffer for path, buffer in statistics(handle.model.named_modules()).items() if path in tensors}
     missing, unknown = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unknown:
         raise DeltaError(
