@@ -166,7 +166,7 @@ class TextTask:
             return frozenset()
         backbone = model.backbone
         trained = {name for name, p in backbone.named_parameters(remove_duplicate=False) if p.requires_grad}
-        trained |= set(statistics(backbone))
+        trained |= set(statistics(backbone.named_modules()))
         if self.config.delta.start is not None:  # the run must not depend on the folder that it started from
             trained |= set(deltas.handles(backbone)[DELTA].owned())
         kept = {f"backbone.{name}" for name in model.pretrained - trained if not name.endswith("_extra_state")}
