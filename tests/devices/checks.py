@@ -193,17 +193,14 @@ def runs() -> Iterator[Check]:
     def save(tensors: Any, path: Any) -> None:  # safetensors reads memory, which the device does not have
         safetensors.torch.save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, path)
 
+    lay: list[torch.device] = []  # where the models were that took the weights of their best evaluation
+
     def load(path: Any, model: nn.Module, frozen: Any) -> None:
+        lay.append(next(model.parameters()).device)
         model.load_state_dict(safetensors.torch.load_file(path), strict=not frozen)
 
-    lay: list[torch.device] = []  # where the models were that were stored
-
-    def save_model(model: nn.Module, path: Any) -> None:
-        lay.append(next(model.parameters()).device)
-        save(model.state_dict(), path)
-
     checkpoint.save_file = save
-    checkpoint.save_model = save_model
+    checkpoint.save_model = lambda model, path: save(model.state_dict(), path)
     checkpoint._load_weights = load
     folder = Path(tempfile.mkdtemp())
     for split in ("train", "valid", "test"):
