@@ -24,12 +24,14 @@ def _folds(rows: int, weight: Tensor) -> bool:
     It was measured on CPUs alone. Where products are rounded to fewer digits than the weights have, a small change would be
     lost in the sum; quantised or sharded weights have none.
     """
+    if torch.compiler.is_compiling():
+        return False
     m, n = weight.shape
     plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.device.type == "cpu"
     exact = weight.dtype == torch.float64 or (
         weight.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     )
-    return plain and exact and not torch.compiler.is_compiling() and rows * (m + n) > 4 * m * n
+    return plain and exact and rows * (m + n) > 4 * m * n
 
 
 class _LowRankLinear(torch.autograd.Function):
