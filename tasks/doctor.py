@@ -46,9 +46,8 @@ def examine(*, data_dir: str | Path | None = None) -> tuple[str, bool]:
 
     from .process import accelerator
 
-    found = accelerator()
-    device = "none (CPU is used)" if found is None else str(found)
-    device = torch.cuda.get_device_name() if found is not None and found.type == "cuda" else device
+    device = str(accelerator() or "none (CPU is used)")
+    device = torch.cuda.get_device_name() if device.startswith("cuda") else device
     lines.append(f"accelerator: {device}; CPU threads: {torch.get_num_threads()} of {os.cpu_count()}")
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     lines.append(f"disk free here: {free:.1f} GiB")

@@ -202,7 +202,9 @@ def runs() -> Iterator[Check]:
     checkpoint.save_file = save
     checkpoint.save_model = lambda model, path: save(model.state_dict(), path)
     checkpoint._load_weights = load
-    folder = Path(tempfile.mkdtemp())
+    root = tempfile.TemporaryDirectory()  # gone with this generator
+    folder = Path(root.name) / "films"
+    folder.mkdir()
     for split in ("train", "valid", "test"):
         rows = [
             f"{word} {i}\t{label}"
@@ -225,9 +227,9 @@ def runs() -> Iterator[Check]:
     }  # fmt: skip
     for name, (task, options) in wanted.items():
 
-        def run(device: torch.device, task: str = task, options: Any = options) -> Any:
+        def run(device: torch.device, name: str = name, task: str = task, options: Any = options) -> Any:
             team.Team.device = property(lambda _: device)  # type: ignore[assignment]
-            found = tasks.run(task, out=Path(tempfile.mkdtemp()) / "run", quiet=True, **options)
+            found = tasks.run(task, out=Path(root.name) / f"{name} on {device.type}", quiet=True, **options)
             return [torch.ones(1, device=lay[-1]), found.metrics["test"]]
 
         yield f"run of {name}", run

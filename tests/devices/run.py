@@ -47,8 +47,8 @@ def main(part: str) -> int:
         try:
             with simulated():
                 there = check(SIM)
-                lies = any(isinstance(t, Tensor) for t in tree_flatten(there)[0])
-                failure = difference(there, here) if lies else "returns nothing of the device"
+                seen = any(isinstance(t, Tensor) for t in tree_flatten(there)[0])
+                failure = difference(there, here) if seen else "returns nothing of the device"
         except Exception as error:
             where = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(str(ROOT))][-1]
             failure = f"{type(error).__name__}: {error} ({Path(where.filename).relative_to(ROOT)}:{where.lineno})"
