@@ -1,6 +1,9 @@
-"""Make ``docs/results.md`` from the result files.
+"""Make ``docs/results.md`` and the pages of ``docs/results/`` from the result files.
 
-python -m benchmarks.results_page
+    python -m benchmarks.results_page
+
+The first page says which targets are met and which are missed, and has one summary a family of tasks; the others, one a
+room, hold every row of every result file with the command that made it.
 """
 
 from __future__ import annotations
@@ -8,17 +11,42 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .common import RESULTS
-from .summary import COLUMNS, FAMILIES, number, summary, table
+from .families import FAMILIES
+from .summary import SOURCE, number, summary, table
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 DETAILS = {
     "what": "what", "value": "value", "unit": "unit", "n": "n", "spread": "deviation", "reference": "reference",
     "target": "target", "met": "met",
 }  # fmt: skip
+MANY = 3  # missed targets of a file that the first page names; beyond, it gives their number
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one page shows: result files whose names match a pattern."""
+
+    page: str
+    title: str
+    files: str
+
+
+ROOMS = (
+    Room("lorentz", "Lorentz layers", r"lorentz_\w+"),
+    Room("graphs", "Knowledge graphs, hierarchies and graphs", r"kg_\w+|hierarchy|graphs_[\w-]+"),
+    Room("relsim", "Similarity of relations", r"relsim_\w+|redundancy_files"),
+    Room("deltas", "Delta tuning", r"deltas_\w+|pretrain\w*|conversion"),
+    Room("subspace", "One subspace for all delta methods", r"subspace_[\w-]+"),
+    Room("activations", "Activation-compressed training", r"activations\w*"),
+    Room("text", "Probes, translation and the quickstart", r"probing|translation|quickstart"),
+    Room("other", "Other measurements", r".*"),
+)
 
 
 def _text(value: Any) -> str:
@@ -29,53 +57,118 @@ def _text(value: Any) -> str:
     return number(value)
 
 
-def _title(name: str, command: str) -> str:
-    """First sentence of the module that makes a result file, without its full stop, and the file's name."""
+def _title(command: str) -> str:
+    """First sentence of the module that makes a result file, without its full stop."""
     found = re.search(r"benchmarks\.(\w+)", command)
     module = Path(__file__).parent / f"{found[1]}.py" if found else None
     text = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) if module and module.exists() else None
-    first = " ".join((text or "").split("\n\n")[0].split()).rstrip(".").replace("``", "`")
-    return f"{first} ({name})" if first else name
+    return " ".join((text or "").split("\n\n")[0].split()).rstrip(".").replace("``", "`")
 
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def _details(name: str, content: dict[str, Any], level: str) -> str:
+def _details(name: str, content: dict[str, Any]) -> str:
     machine = content["machine"]
     made = f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}"
     made += f", load {machine['load']}" if "load" in machine else ""
     rows = table(DETAILS.values(), ([_text(row[key]) for key in DETAILS] for row in content["rows"]))
-    return f"{level} {_title(name, content['command'])}\n\n`{content['command']}`\n\n{made}\n\n{rows}\n"
+    title = _title(content["command"])
+    parts = [f"## {name}", *([f"{title}."] if title else []), f"`{content['command']}`", made, rows]
+    return "\n\n".join(parts) + "\n"
 
 
-def page(results: Path = RESULTS) -> str:
-    """Text of the page: for each family of tasks a summary and its full tables, then all other files."""
-    parts = [
+def _link(room: Room, name: str) -> str:
+    return f"[{name}](results/{room.page}.md#{_anchor(name)})"
+
+
+def _targets(rooms: Iterable[tuple[Room, dict[str, dict[str, Any]]]]) -> list[str]:
+    """How many targets each file has, meets and misses; and the rows that miss one."""
+    counts, missed = [], []
+    for room, own in rooms:
+        for name, content in own.items():
+            judged = [row for row in content["rows"] if row["met"] is not None]
+            if not judged:
+                continue
+            short = [row for row in judged if not row["met"]]
+            link = _link(room, name)
+            counts.append([link, str(len(judged)), str(len(judged) - len(short)), str(len(short) or "")])
+            shown = short if len(short) <= MANY else []
+            missed += [[link, row["what"], _text(row["value"]), _aim(row)] for row in shown]
+            if not shown and short:
+                missed.append([link, f"{len(short)} of {len(judged)}: marked there", "", ""])
+    parts = ["## Targets\n", table(("measurement", "targets", "met", "missed"), counts) + "\n"] if counts else []
+    if missed:
+        parts += ["### Missed\n", table(("measurement", "what", "value", "target"), missed) + "\n"]
+    return parts
+
+
+def _aim(row: dict[str, Any]) -> str:
+    """The target, or what stands for it."""
+    return _text(row["reference"] if row["target"] is None else row["target"])
+
+
+def _sorted(results: Path) -> list[tuple[Room, dict[str, dict[str, Any]]]]:
+    """Result files by the first room whose pattern they match; rooms without any are left out."""
+    contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    rooms = []
+    for room in ROOMS:
+        if own := {name: contents.pop(name) for name in list(contents) if re.fullmatch(room.files, name)}:
+            rooms.append((room, own))
+    return rooms
+
+
+def pages(results: Path = RESULTS) -> dict[str, str]:
+    """Texts of all pages by their paths below ``docs``."""
+    rooms = _sorted(results)
+    first = [
         "# Results\n",
         "Made by `python -m benchmarks.results_page` from `benchmarks/results/*.json`; every number is the output of the "
         "command beside or above it. *Published* and *reference* are a published or a peer's number, quoted in the source "
         "file of the command. In a summary a cell is mean ± deviation (seeds); the twin is the Euclidean model of the same "
         "code and sizes, the flat limit the Lorentz model at a large k; a star marks a control with the Lorentz network's "
         "settings, not tuned for itself; an empty cell was not measured; times are of one run of ours.\n",
+        *_targets(rooms),
     ]
-    contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    for family in FAMILIES:
-        own = {name: contents.pop(name) for name in list(contents) if re.fullmatch(family.files, name)}
-        if own:
-            rows = summary(family, own.values())
-            parts.append(f"## {family.title}\n\n" + table(COLUMNS, (line.values() for line in rows)) + "\n")
-            parts += [_details(name, content, "###") for name, content in own.items()]
-    if contents:
-        parts.append("## Other measurements\n")
-    parts += [_details(name, content, "###") for name, content in contents.items()]
-    headings = [part.split("\n", 1)[0].lstrip("# ") for part in parts if part.startswith("## ")]
-    parts.insert(2, "".join(f"- [{heading}](#{_anchor(heading)})\n" for heading in headings))
-    return "\n".join(parts)
+    made = {}
+    for room, own in rooms:
+        first += [f"## {room.title}\n"]
+        for family in FAMILIES:
+            if found := {name: content for name, content in own.items() if re.fullmatch(family.files, name)}:
+                lines = [line | {SOURCE: _link(room, line[SOURCE])} for line in summary(family, found)]
+                assert lines, f"no row of {', '.join(found)} is a row of {family.title}"
+                used = [column for column in lines[0] if any(line[column] for line in lines)]
+                cells = ([line[column] for column in used] for line in lines)
+                first += [f"### {family.title}\n", table(used, cells) + "\n"]
+        listed = (
+            [_link(room, name), _title(content["command"]), content["date"], f"`{content['command']}`"]
+            for name, content in own.items()
+        )
+        first.append(table(("all numbers", "about", "date", "command"), listed) + "\n")
+        made[f"results/{room.page}.md"] = "\n".join(
+            [
+                f"# {room.title}: all numbers\n",
+                "Made by `python -m benchmarks.results_page`; the [summary](../results.md) says how to read it.\n",
+                *(_details(name, content) for name, content in own.items()),
+            ]
+        )
+    headings = [part.split("\n", 1)[0].lstrip("# ") for part in first if part.startswith("## ")]
+    first.insert(2, "".join(f"- [{heading}](#{_anchor(heading)})\n" for heading in headings))
+    return {"results.md": "\n".join(first), **made}
+
+
+def main() -> None:
+    made = pages()
+    for path in (DOCS / "results").glob("*.md"):
+        if f"results/{path.name}" not in made:
+            path.unlink()
+    for name, text in made.items():
+        path = DOCS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(path)
 
 
 if __name__ == "__main__":
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    main()

@@ -25,7 +25,7 @@ from tasks.config import make_config
 from tasks.registry import named
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "results").glob("*.md"))]
 PAGES = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:```text( varies)?\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -123,7 +123,7 @@ def slug(heading: str) -> str:
 
 def test_the_site_has_every_page_and_package() -> None:
     contents = (ROOT / "docs" / "contents.rst").read_text("utf-8").split()
-    assert {page.stem for page in DOCS} <= set(contents)
+    assert {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in DOCS} <= set(contents)
     packages = {path.stem for path in (ROOT / "docs" / "api").glob("*.rst")}
     assert packages == {"lorentz", "relsim", "deltas", "tasks"}
     assert {f"api/{name}" for name in packages} <= set(contents)
