@@ -1,4 +1,4 @@
-"""Linear layers and low-rank changes of them in one differentiable step."""
+"""Linear layers, low-rank changes of them, and linear layers that see the time of points, each in one differentiable step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["low_rank_linear"]
+__all__ = ["low_rank_linear", "timed_linear"]
 
 
 def _batched(*tensors: Tensor) -> bool:
@@ -100,3 +100,73 @@ def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B
     """
     z, _ = _LowRankLinear.apply(x, weight, bias, A, B, scale)  # type: ignore[no-untyped-call]
     return z  # type: ignore[no-any-return]
+
+
+def _time(u: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """``sqrt(k + |u|^2) - sqrt(k)`` without cancellation, (..., 1), and the root."""
+    if torch.is_grad_enabled():
+        square = (u * u).sum(-1, keepdim=True)
+    else:  # in one pass; its second derivative at 0 would be wrong
+        square = torch.linalg.vector_norm(u, dim=-1, keepdim=True).square()
+    root = (k + square).sqrt()
+    return square / (root + k.sqrt()), root
+
+
+def _timed(u: Tensor, weight: Tensor, bias: Tensor | None, k: Tensor) -> Tensor:
+    """:func:`timed_linear` of torch's own operations. The time joins the smaller of the two sides."""
+    time, _ = _time(u, k)
+    if u.shape[-1] < weight.shape[0]:
+        return F.linear(torch.cat([time.to(u.dtype), u], -1), weight, bias)
+    return torch.addcmul(F.linear(u, weight[:, 1:], bias), time, weight[:, 0])
+
+
+class _TimedLinear(torch.autograd.Function):
+    """``u W_s^T + t w_0 + b`` for a matrix with few rows: besides u nothing is stored, and u is not copied."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(u: Tensor, weight: Tensor, bias: Tensor | None, k: Tensor) -> Tensor:
+        time, _ = _time(u, k)
+        return F.linear(u, weight[:, 1:], bias).addcmul_(time, weight[:, 0])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        u, weight, bias, k = inputs
+        ctx.save_for_backward(u, weight, k)
+        ctx.has_bias = bias is not None
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        u, weight, k = ctx.saved_tensors
+        need = ctx.needs_input_grad
+        time, root = _time(u, k)
+        along = g @ weight[:, :1]  # dL/dt
+        du = dW = db = dk = None
+        if need[0]:
+            du = g @ weight[:, 1:]
+            plain = torch.is_grad_enabled() or _batched(g, u, weight, k)
+            du = torch.addcmul(du, along / root, u) if plain else du.addcmul_(along / root, u)
+        flat = g.reshape(-1, g.shape[-1]).T
+        if need[1]:
+            dW = torch.cat([flat @ time.reshape(-1, 1), flat @ u.reshape(-1, u.shape[-1])], 1)
+        if need[2] and ctx.has_bias:
+            db = flat.sum(1)
+        if need[3]:
+            dk = (along * (1 / root - 1 / k.sqrt()) / 2).sum()
+        return du, dW, db, dk
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return torch.vmap(_timed, in_dims)(*inputs), 0
+
+
+_TimedLinear.forward.__signature__ = inspect.signature(_TimedLinear.forward)  # type: ignore[attr-defined]
+
+
+def timed_linear(u: Tensor, weight: Tensor, bias: Tensor | None, k: Tensor) -> Tensor:
+    r""":math:`W\,(\sqrt{k + |u|^2} - \sqrt k,\ u) + b` of u (..., n), W (m, n + 1), b (m,) or None, and k in u's dtype."""
+    plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(u.device.type)
+    if plain or u.shape[-1] < weight.shape[0]:
+        return _timed(u, weight, bias, k)
+    return _TimedLinear.apply(u, weight, bias, k)  # type: ignore[no-any-return, no-untyped-call]

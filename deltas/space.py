@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lorentz
 from lorentz.flat import EuclideanLinear
+
+from .kernels import timed_linear
 
 __all__ = [
     "Euclidean",
@@ -114,7 +115,7 @@ class Hyperboloid:
 
     def linear(self, u: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Time above that of the origin, and space."""
-        return torch.addcmul(F.linear(u, weight[:, 1:], bias), self.time(u), weight[:, 0])
+        return timed_linear(u, weight, bias, self.manifold.k.to(u))
 
     def project(self, host: nn.Module, h: Tensor, weight: Tensor) -> Tensor:
         """As ``LorentzLinear`` multiplies: the whole point, from the origin if the layer is centred."""

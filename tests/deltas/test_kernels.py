@@ -1,4 +1,4 @@
-"""The fused low-rank linear layer against the plain formula, through both derivatives."""
+"""The fused linear layers against their plain formulas, through both derivatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deltas.kernels import _folds, low_rank_linear
+from deltas.kernels import _folds, low_rank_linear, timed_linear
+from lorentz import Lorentz
 
 
 def operands(*, batch: tuple[int, ...] = (2, 3), bias: bool = True) -> list[Tensor | None]:
@@ -136,3 +137,88 @@ def test_gradients_are_contiguous() -> None:
         z = low_rank_linear(x, weight, b, A, B, 0.5)
         grads = torch.autograd.grad(z.sum(), [x, A, B])
         assert torch.nn.utils.parameters_to_vector(grads).shape == (sum(g.numel() for g in grads),)
+
+
+SIZES = [(5, 3), (3, 5), (4, 4)]  # wider than high, higher than wide
+
+
+def timed(
+    n: int, m: int, *batch: int, k: float = 2.0, bias: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    torch.manual_seed(0)
+    make = lambda *shape: torch.randn(*shape, dtype=torch.float64, requires_grad=True)  # noqa: E731
+    return (
+        make(*batch, n),
+        make(m, n + 1),
+        make(m) if bias else None,
+        torch.tensor(k, dtype=torch.float64).requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_a_linear_layer_sees_the_time_of_the_point_less_that_of_the_origin(
+    n: int, m: int, batch: tuple[int, ...], bias: bool
+) -> None:
+    u, weight, b, k = timed(n, m, *batch, bias=bias)
+    point = Lorentz(2.0).lift(u)
+    origin = torch.cat([k.sqrt()[None], torch.zeros(n, dtype=torch.float64)])
+    want = F.linear(point - origin, weight, b)
+    torch.testing.assert_close(timed_linear(u, weight, b, k), want)
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_derivatives_of_a_layer_that_sees_the_time(n: int, m: int) -> None:
+    given = timed(n, m, 2, 3)
+    assert torch.autograd.gradcheck(timed_linear, given)
+    assert torch.autograd.gradgradcheck(timed_linear, given)
+    u, weight, b, k = timed(n, m, 2)
+    origin = torch.zeros_like(u).requires_grad_()
+    assert torch.autograd.gradcheck(timed_linear, (origin, weight, b, k))
+    assert torch.autograd.gradgradcheck(timed_linear, (origin, weight, b, k))
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_a_large_k_makes_it_an_ordinary_layer(n: int, m: int) -> None:
+    """In float32 a difference of two times at k = 1e12 has no digit left."""
+    u, weight, b, _ = timed(n, m, 4)
+    exact = F.linear(u, weight[:, 1:], b) + (u.square().sum(-1, keepdim=True) / 2e6) * weight[:, 0]
+    got = timed_linear(u.float(), weight.float(), None if b is None else b.float(), torch.tensor(1e12))
+    torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("over", ["u", "weight", "g"])
+def test_gradients_of_many_samples_at_once(over: str) -> None:
+    u, weight, b, k = timed(5, 3, 4, 2)
+    many = torch.stack([weight, weight * 2, -weight, weight + 1])
+
+    def gradients(u: Tensor, weight: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        loss = lambda u, weight: (timed_linear(u, weight, b, k) * g).sin().sum()  # noqa: E731
+        found: tuple[Tensor, ...] = torch.func.grad(loss, argnums=(0, 1))(u, weight)
+        return found
+
+    g = torch.randn(4, 2, 3, dtype=torch.float64)
+    dims = {"u": (0, None, None), "weight": (None, 0, None), "g": (None, None, 0)}[over]
+    given = (u if over == "u" else u[0], many if over == "weight" else weight, g if over == "g" else g[0])
+    pick = lambda i: [t if d is None else t[i] for t, d in zip(given, dims, strict=True)]  # noqa: E731
+    together = torch.vmap(gradients, dims)(*given)
+    for i in range(4):
+        for mine, alone in zip(together, gradients(*pick(i)), strict=True):
+            torch.testing.assert_close(mine[i], alone)
+
+
+@pytest.mark.parametrize(("n", "m"), SIZES)
+def test_frozen_and_low_precision_operands_of_a_layer_that_sees_the_time(n: int, m: int) -> None:
+    u, weight, b, k = timed(n, m, 2)
+    assert b is not None
+    timed_linear(u, weight.detach(), b.detach(), k.detach()).sum().backward()
+    assert u.grad is not None and weight.grad is None and k.grad is None
+    want = timed_linear(u, weight, b, k)
+    low = [t.detach().bfloat16() for t in (u, weight, b, k)]
+    got = timed_linear(*low)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), want, rtol=0.05, atol=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = timed_linear(*(t.detach().float() for t in (u, weight, b, k)))
+    torch.testing.assert_close(cast.double(), want, rtol=0.05, atol=0.1)
