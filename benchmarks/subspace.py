@@ -28,7 +28,7 @@ from tasks.subspace.tables import PUBLISHED, difference_rows, performance_column
 
 from .common import row, save
 
-SIZE = 16_384  # numbers of a delta of equal size: LoRA's own on the pair
+SIZE = 16_384  # parameters of a delta of equal size: LoRA's own on the pair
 PAIR = ("lorentz-small", "euclidean-small")
 MANY = {"data": "SST-2,SST-5,CoLA,MRPC,SICK-E,MPQA", "unseen": "CR,SUBJ,TREC,AG-News"}
 # The pair learns little at the usual rates (validation accuracy of LoRA on SST-2 and TREC), and more over the means of the
@@ -68,7 +68,8 @@ def entries(name: str, result: StudyResult) -> list[dict[str, Any]]:
     seeds = len({cell.seed for cell in cells})
     columns = performance_columns(cells)[2:]
     found = [
-        row(f"{name}, {method.label}: numbers of the delta", method.parameters, "numbers") for method in result.methods
+        row(f"{name}, {method.label}: parameters of the delta", method.parameters, "parameters")
+        for method in result.methods
     ]
     published = dict(zip(("optimisation, plain", "transfer, plain"), PUBLISHED[kind], strict=True))
     most = len(result.config.sets)  # principal components that the solutions have

@@ -44,7 +44,7 @@ def attach(
     name : of the delta; one model may have several
     host : family of the backbone or a role map of your own; see :func:`deltas.host_of`
     heads : paths of modules that are trained and stored beside the delta; None takes those of a task, ``classifier`` etc.
-    dtype : of the parts' numbers. None takes that of each layer, and float32 beside bfloat16 and float16, in which small
+    dtype : of the parts' parameters. None takes that of each layer, and float32 beside bfloat16 and float16, in which small
         steps of training would be lost: a part then computes in float32, and its layer returns what it did. Parameters of the
         backbone that a delta trains (BitFit, heads) keep theirs.
 

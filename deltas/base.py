@@ -93,7 +93,7 @@ class Delta:
     exact : class attribute; whether the model is unchanged, to the bit, when the delta is attached
     optional : class attribute; whether the method may find no site
     size : class attribute; name of the option that sets the number of parameters, by which budgets are met
-    layers : numbers of the layers to take; None takes all
+    layers : indices of the layers to take; None takes all
     """
 
     exact: ClassVar[bool] = True

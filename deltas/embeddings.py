@@ -148,7 +148,7 @@ def _cut(path: str, owner: str) -> str:
 
 
 def _layers(host: Host, owner: str) -> tuple[str, ...]:
-    """Paths of the layers, up to their numbers."""
+    """Paths of the layers, up to their indices."""
     found: dict[int, str] = {}
     for place in host.places("attention") if host.has("attention") else []:
         if _within(place.path, owner):

@@ -367,7 +367,7 @@ class Handle:
         Raises
         ------
         DeltaError : as for :meth:`unflatten`; the delta trains parameters of the backbone, which begin where they are, alone
-            or from other values than the start has; or it chose its numbers when it was made, as SparseAdapter does.
+            or from other values than the start has; or it chose its parameters when it was made, as SparseAdapter does.
         """
         begin(self, start)
 

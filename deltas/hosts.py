@@ -70,7 +70,7 @@ def _require_paths(roles: Mapping[str, str]) -> None:
         for rows in (one.partition(":")[2] for one in path.split("|")):
             if rows and not _ROWS.fullmatch(rows):
                 raise DeltaError(
-                    f"rows of a fused layer are 'path:query', 'path:key', 'path:value', or numbers, 'path:0-32'; got {path!r}"
+                    f"rows of a fused layer are 'path:query', 'path:key', 'path:value', or indices, 'path:0-32'; got {path!r}"
                 )
 
 
@@ -158,7 +158,7 @@ class Host:
         Parameters
         ----------
         roles : names; ``"norm"`` also means ``"norm.final"``, ..., and the path of a module means that module
-        layers : numbers of the layers to take; None takes all
+        layers : indices of the layers to take; None takes all
 
         Raises
         ------

@@ -81,7 +81,7 @@ class Plan:
 
 
 def _folded(rows: tuple[Row, ...]) -> dict[str, list[tuple[str, str, int]]]:
-    """Rows by path, the numbers of layers that have the same rows joined."""
+    """Rows by path, the indices of layers that have the same rows joined."""
     groups: dict[tuple[str, str, str, int], list[int]] = {}
     plain: dict[str, list[tuple[str, str, int]]] = {}
     for row in rows:

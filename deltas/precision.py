@@ -27,14 +27,14 @@ def check_dtype(dtype: torch.dtype | None) -> None:
 
 
 def dtype_of_part(like: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """What a part's numbers are beside numbers such as `like`, where the caller wished for `dtype`."""
+    """What a part's parameters are beside tensors such as `like`, where the caller wished for `dtype`."""
     if dtype is not None:
         return dtype
     return torch.float32 if like.dtype in _COARSE else like.dtype
 
 
 def in_dtype_of(part: nn.Module, x: Tensor) -> Tensor:
-    """`x` in the dtype of a part's numbers; `x` itself under autocast, which chooses for itself, or if there are none."""
+    """`x` in the dtype of a part's parameters; `x` itself under autocast, which chooses for itself, or if there are none."""
     like = next(part.parameters(), None)
     if like is None or like.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
         return x

@@ -1,4 +1,4 @@
-"""Deltas in files: ``delta.safetensors`` with the numbers and ``delta.json`` with what they are for."""
+"""Deltas in files: ``delta.safetensors`` with the tensors and ``delta.json`` with what they are for."""
 
 from __future__ import annotations
 

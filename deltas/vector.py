@@ -1,4 +1,4 @@
-"""The numbers of a delta as one vector, counted from its start."""
+"""The parameters of a delta as one vector, counted from its start."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .errors import DeltaError
 if TYPE_CHECKING:
     from .handle import Handle
 
-__all__ = ["applied", "begin", "drawn", "flatten", "numbers", "start_of", "unflatten"]
+__all__ = ["applied", "begin", "drawn", "flatten", "start_of", "trained_names", "unflatten"]
 
 
 def _path_and_name(key: str) -> tuple[str, ...]:
     return tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2]
 
 
-def numbers(handle: Handle) -> list[str]:
-    """Names of what is trained without the heads, by path and name: buffers of parts are no numbers of a vector."""
+def trained_names(handle: Handle) -> list[str]:
+    """Names of what is trained without the heads, by path and name: buffers of parts have no place in the vector."""
     parts = [key for key, t in handle.parts().items() if isinstance(t, nn.Parameter)]
     return sorted([*parts, *handle.owned()], key=_path_and_name)
 
@@ -34,7 +34,7 @@ def drawn(handle: Handle) -> bool:
 
 def flatten(handle: Handle) -> Tensor:
     """What every number differs from its initial value, in float32."""
-    values, names = handle.values(), numbers(handle)
+    values, names = handle.values(), trained_names(handle)
     rows = [(values[k].detach().float() - handle.initial[k].to(values[k].device).float()) for k in names]
     return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
 
@@ -44,10 +44,10 @@ def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tens
     if not handle.active or handle.merged:
         raise DeltaError(f"the delta {handle.name!r} is off or merged: attach(), enable() or unmerge() it first")
     current = {**handle.parts(), **handle.owned()}
-    names = numbers(handle)
+    names = trained_names(handle)
     total = sum(current[key].numel() for key in names)
     if vector.shape != (total,):
-        raise DeltaError(f"this delta has {total} numbers, got a tensor of shape {tuple(vector.shape)}")
+        raise DeltaError(f"this delta has {total} parameters, got a tensor of shape {tuple(vector.shape)}")
     place = 0
     for key in names:
         tensor = current[key]
@@ -66,8 +66,8 @@ def unflatten(handle: Handle, vector: Tensor) -> None:
 
 
 def start_of(handle: Handle) -> Tensor:
-    """Initial values of the numbers that :func:`flatten` counts from, as one vector."""
-    rows = [handle.initial[key].detach().float().reshape(-1) for key in numbers(handle)]
+    """Initial values of the parameters that :func:`flatten` counts from, as one vector."""
+    rows = [handle.initial[key].detach().float().reshape(-1) for key in trained_names(handle)]
     return torch.cat(rows) if rows else torch.empty(0)
 
 
@@ -78,14 +78,14 @@ def begin(handle: Handle, start: Tensor) -> None:
     Raises
     ------
     DeltaError : another number of entries, a delta that is off or merged; one that trains parameters of the backbone alone,
-        or a start that is another one than the backbone's for those that it trains; or a delta that chose its numbers when it
-        was made (SparseAdapter), whose vectors mean something else in every model.
+        or a start that is another one than the backbone's for those that it trains; or a delta that chose its parameters when
+        it was made (SparseAdapter), whose vectors mean something else in every model.
     """
     if not drawn(handle):
         raise DeltaError(f"the delta {handle.name!r} trains parameters of the backbone, and begins where these are")
     if chosen := [key for key, t in handle.parts().items() if not isinstance(t, nn.Parameter)]:
         raise DeltaError(
-            f"the delta {handle.name!r} chose its numbers when it was made ({chosen[0]}): a vector of another means others"
+            f"the delta {handle.name!r} chose its parameters when it was made ({chosen[0]}): a vector of another means others"
         )
     owned = {id(parameter) for parameter in handle.owned().values()}
     pieces = list(_pieces(handle, start))

@@ -45,19 +45,19 @@ class Calibration:
 class _Probe:
     """A saved tensor as it is, that can be read with the rounding of some bits."""
 
-    def __init__(self, compressor: ActivationCompressor, numbers: Tensor, name: str) -> None:
-        self.compressor, self.numbers, self.name = compressor, numbers, name
+    def __init__(self, compressor: ActivationCompressor, values: Tensor, name: str) -> None:
+        self.compressor, self.values, self.name = compressor, values, name
         self.bits: int | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.numbers.nbytes
+        return self.values.nbytes
 
     def restore(self) -> Tensor:
         if self.bits is None:
-            return self.numbers
-        found = self.compressor.quantised(self.numbers, self.name, self.bits)
-        return self.numbers if found is None else found.restore()
+            return self.values
+        found = self.compressor.quantised(self.values, self.name, self.bits)
+        return self.values if found is None else found.restore()
 
 
 def allocate(
@@ -152,7 +152,7 @@ def _chosen(
     probes = gradients.probes
     if not probes:
         raise DeltaError("nothing is quantised in this pass: every saved tensor is small, exact or has no gradient")
-    sizes = {name: sum(len(probe.numbers) for probe in found) for name, found in probes.items()}
+    sizes = {name: sum(len(probe.values) for probe in found) for name, found in probes.items()}
     scale = ((1 << compressor.bits) - 1) ** 2
     sensitivity = {name: gradients.error({name: compressor.bits}) * scale for name in probes}
     chosen = allocate(sizes, sensitivity, budget=budget, levels=levels)
@@ -178,8 +178,8 @@ def _forward(
     """One pass with probes; generators and the compressor are as they were."""
     probes = dict[str, list[_Probe]]()
 
-    def make(numbers: Tensor, name: str) -> Content:
-        probes.setdefault(name, []).append(_Probe(compressor, numbers, name))
+    def make(values: Tensor, name: str) -> Content:
+        probes.setdefault(name, []).append(_Probe(compressor, values, name))
         return probes[name][-1]
 
     before, plain = compressor.forwards, compressor.make

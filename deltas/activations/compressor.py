@@ -50,8 +50,8 @@ class ActivationCompressor:
         loss.backward()
         print(compressor.stats())
 
-    Numbers are rounded up or down at random in groups of `group` with a range of their own (``quantise``). Truth values,
-    two-valued numbers (the noise of dropout, masks) and integers are packed without loss. A tensor that several layers save
+    Values are rounded up or down at random in groups of `group` with a range of their own (``quantise``). Truth values,
+    two-valued tensors (the noise of dropout, masks) and integers are packed without loss. A tensor that several layers save
     is held once. Attention is recomputed from its arguments (``consistent_attention``); what ReLU and its kind save keeps its
     sign.
     ``calibrate`` gives every tensor bits of its own. After GACT (Liu et al., ICML 2022).
@@ -60,7 +60,7 @@ class ActivationCompressor:
     ----------
     model : whose modules name the tensors; None where that is not wanted
     bits : 8, 4, 2 or 1
-    group : numbers of one range, a multiple of 8
+    group : values of one range, a multiple of 8
     policy : what stays exact
     seed : of the rounding; global generators are not touched
     attention : whether attention is recomputed; without, what its kernels save is quantised, which fails below 8 bits
@@ -209,7 +209,7 @@ class ActivationCompressor:
         dense = once.is_contiguous() and not points
         shape: Any = (
             once.numel() if dense else (once.shape, once.stride())
-        )  # views of other shapes show the same numbers
+        )  # views of other shapes show the same values
         key = (form, storage._cdata, x._version, x.storage_offset(), shape, x.dtype)
         source = self._table.get(key)
         if source is None or source.life.gone:
@@ -249,7 +249,7 @@ class ActivationCompressor:
             return "points" if whole else "exact: marked by its function"
         if self.policy.exact is not None and self.policy.exact(x.detach()):
             return "exact: the policy's own rule"
-        return "signed" if self._watch.signed or type(x.grad_fn).__name__ in _SIGNED else "numbers"
+        return "signed" if self._watch.signed or type(x.grad_fn).__name__ in _SIGNED else "values"
 
     def _unpack(self, saved: Exact | Kept) -> Tensor:
         if isinstance(saved, Exact) or saved.source.views == 1 or not saved.source.constant:
@@ -284,7 +284,7 @@ class ActivationCompressor:
         flat = x.reshape(-1)
         if form == "lossless":
             return lossless(flat)
-        if form == "numbers":
+        if form == "values":
             return self.make(flat, name)
         sizes = self.make(flat.abs(), name)
         return None if sizes is None else Rectified(sizes, mask_of(flat > 0))
@@ -293,7 +293,7 @@ class ActivationCompressor:
         return self.quantised(flat, name, self.levels.get(name, self.bits))
 
     def quantised(self, flat: Tensor, name: str, bits: int) -> Groups | None:
-        """Numbers (n,) of the saved tensor `name` at `bits` bits; None where one is not finite."""
+        """Values (n,) of the saved tensor `name` at `bits` bits; None where one is not finite."""
         noise = self._noise.get(flat.device)
         if noise is None:
             noise = self._noise[flat.device] = Noise(self.seed, device=flat.device)

@@ -17,7 +17,7 @@ __all__ = ["Content", "Exact", "Kept", "Life", "Point", "Rectified", "Source", "
 
 @runtime_checkable
 class Content(Protocol):
-    """The numbers of a tensor, packed."""
+    """The values of a tensor, packed."""
 
     @property
     def nbytes(self) -> int:
@@ -25,7 +25,7 @@ class Content(Protocol):
         ...
 
     def restore(self) -> Tensor:
-        """The numbers (count,)."""
+        """The values (count,)."""
         ...
 
 
@@ -33,7 +33,7 @@ class Content(Protocol):
 class Rectified:
     """What ReLU or one of its kind saves: rounding may take no number over zero, where its derivative jumps.
 
-    Absolute values are rounded, so that the mean over roundings is the number, on either side of zero.
+    Absolute values are rounded, so that the mean over roundings is the value, on either side of zero.
     """
 
     sizes: Content
@@ -41,11 +41,11 @@ class Rectified:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers and of one bit each for the sign."""
+        """Bytes of the values and of one bit each for the sign."""
         return self.sizes.nbytes + self.above.nbytes
 
     def restore(self) -> Tensor:
-        """The numbers, those above zero above zero, the others not."""
+        """The values, those above zero above zero, the others not."""
         found = self.sizes.restore()
         return torch.where(self.above.chosen(), found.clamp(min=torch.finfo(found.dtype).tiny), 0.0 - found)
 
@@ -69,12 +69,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Window:
-    """How a tensor lies in its numbers, which are written in the order in which they lie in memory.
+    """How a tensor lies in its values, which are written in the order in which they lie in memory.
 
     Attributes
     ----------
     order : of its dimensions, by stride
-    shape : of the numbers, in that order; 1 where the tensor repeats them
+    shape : of the values, in that order; 1 where the tensor repeats them
     size : of the tensor
     """
 
@@ -91,7 +91,7 @@ class Window:
 
 
 def window(x: Tensor) -> tuple[Tensor, Window]:
-    """The numbers of a tensor as a tensor without repetitions, its dimensions ordered by stride; and the way back."""
+    """The values of a tensor as a tensor without repetitions, its dimensions ordered by stride; and the way back."""
     once = x
     for dim, stride in enumerate(x.stride()):
         if stride == 0 and x.shape[dim] > 1:
@@ -115,7 +115,7 @@ class Life:
 
 
 class Source:
-    """Packed numbers, and the storage that they were made of.
+    """Packed values, and the storage that they were made of.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A packed tensor; its source is shared by all saved tensors that show the same numbers, and dies with the last."""
+    """A packed tensor; its source is shared by all saved tensors that show the same values, and dies with the last."""
 
     source: Source
     window: Window

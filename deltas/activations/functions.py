@@ -148,7 +148,7 @@ class _Attention(torch.autograd.Function):
     """Scaled dot-product attention that saves q, k and v alone and runs anew in the backward pass.
 
     torch's kernels save the logarithms of the sums too, exactly, and with rounded q and k the backward pass then takes
-    ``exp(q k - log sum)`` of numbers that do not belong together, which has no bound.
+    ``exp(q k - log sum)`` of terms that do not belong together, which has no bound.
     """
 
     @staticmethod

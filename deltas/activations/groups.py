@@ -1,4 +1,4 @@
-"""Numbers at a few bits each: groups with a range of their own, rounded up or down at random, several to a byte."""
+"""Values at a few bits each: groups with a range of their own, rounded up or down at random, several to a byte."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 __all__ = ["BITS", "Groups", "Noise", "pack_bits", "quantise", "unpack_bits"]
 
 BITS = (8, 4, 2, 1)
-# Numbers of one pass over a group of kernels: what it works on stays in the cache, and its temporaries stay small.
+# Values of one pass over a group of kernels: what it works on stays in the cache, and its temporaries stay small.
 _CHUNK = 1 << 16
 _HIGH = ~0xFFFF  # the bits of a float32 that a bfloat16 has
 
 
 class Noise:
-    """Uniform numbers in (0, 1) for stochastic rounding, read from a table at an offset.
+    """Uniform values in (0, 1) for stochastic rounding, read from a table at an offset.
 
     The table is a permutation of ``(i + 1/2) / n``, so that over all offsets every place sees every number once: rounding
     is unbiased. It is made from the seed alone; no global generator is touched.
@@ -28,21 +28,21 @@ class Noise:
         self.table = torch.cat([once, once]).to(device)
 
     def at(self, offset: int, count: int) -> Tensor:
-        """`count` numbers, at most as many as the table has."""
+        """`count` values, at most as many as the table has."""
         start = offset % _CHUNK
         return self.table[start : start + count]
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Quantised numbers.
+    """Quantised values.
 
     Attributes
     ----------
     codes : uint8 (groups, group * bits / 8)
     low, step : bfloat16 (groups,): a number is ``low + code * step``
-    count : of numbers; the last group is filled up
-    dtype : of the numbers
+    count : of values; the last group is filled up
+    dtype : of the values
     """
 
     codes: Tensor
@@ -59,7 +59,7 @@ class Groups:
         return self.codes.nbytes + self.low.nbytes + self.step.nbytes
 
     def restore(self) -> Tensor:
-        """The numbers (count,)."""
+        """The values (count,)."""
         found = torch.empty(len(self.low) * self.group, dtype=torch.float32, device=self.codes.device)
         rows, low, step = found.view(-1, self.group), self.low.float(), self.step.float()
         for start in range(0, len(rows), _rows(self.group)):
@@ -103,18 +103,18 @@ def _bfloat16(x: Tensor, *, up: bool) -> Tensor:
 
 
 def _grouped(flat: Tensor, group: int) -> Tensor:
-    """Rows of `group` numbers, the last filled up with its last number, which does not widen its range."""
+    """Rows of `group` values, the last filled up with its last value, which does not widen its range."""
     missing = -len(flat) % group
     return (torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat).view(-1, group)
 
 
 def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) -> Groups | None:
-    """Numbers (n,) as codes of `bits` bits in groups of `group` of one range; None if one of them is not finite.
+    """Values (n,) as codes of `bits` bits in groups of `group` of one range; None if one of them is not finite.
 
     ``code = floor((x - low) / step + u)`` with ``step = (max - low) / (2^bits - 1)`` and u uniform, so that the mean over u
     is x itself; `low` and `step` are rounded outwards to bfloat16.
     After the quantiser of GACT (Liu et al., ICML 2022), with smaller groups:
-    one outlier costs the precision of 64 numbers instead of 256.
+    one outlier costs the precision of 64 values instead of 256.
     """
     rows, levels = _grouped(flat, group), (1 << bits) - 1
     low = _bfloat16(rows.amin(1).float(), up=False)  # two passes are faster on a CPU than one of aminmax along rows
@@ -137,7 +137,7 @@ def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) 
 
 
 def _packed(places: Tensor, bits: int) -> Tensor:
-    """``pack_bits`` of the whole parts of numbers below ``2 ** bits``, which are overwritten: sums are faster than shifts."""
+    """``pack_bits`` of the whole parts of values below ``2 ** bits``, which are overwritten: sums are faster than shifts."""
     if bits == 8:  # the rounding of 255 steps may reach the next one
         return places.clamp_(max=255.5).to(torch.uint8)
     parts = places.floor_().chunk(8 // bits, dim=-1)

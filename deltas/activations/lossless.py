@@ -1,4 +1,4 @@
-"""Tensors that need fewer bits than they have, without loss: truth values, two-valued numbers, small integers."""
+"""Tensors that need fewer bits than they have, without loss: truth values, two-valued tensors, small integers."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class TwoValued:
 class Narrow:
     """Integers in a smaller type."""
 
-    numbers: Tensor
+    values: Tensor
     dtype: torch.dtype
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers."""
-        return self.numbers.nbytes
+        """Bytes of the values."""
+        return self.values.nbytes
 
     def restore(self) -> Tensor:
         """The integers (count,)."""
-        return self.numbers.to(self.dtype)
+        return self.values.to(self.dtype)
 
 
 def mask_of(chosen: Tensor) -> TwoValued:
@@ -70,7 +70,7 @@ def mask_of(chosen: Tensor) -> TwoValued:
 
 
 def _two_valued(flat: Tensor) -> TwoValued | None:
-    """Numbers (n,) as bits, if they have no more than two values, as the noise of dropout and masks do.
+    """Values (n,) as bits, if they have no more than two values, as the noise of dropout and masks do.
 
     Values are compared by their bits, by which -0 and 0 differ and a NaN is like itself.
     """

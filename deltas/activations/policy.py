@@ -14,7 +14,7 @@ from ..errors import DeltaError, nearest
 
 __all__ = ["Policy", "are_points", "marked", "of_parameter", "unsuitable"]
 
-# What leads from a parameter to the same numbers in another shape or dtype, as autocast's copies of weights do.
+# What leads from a parameter to the same values in another shape or dtype, as autocast's copies of weights do.
 _SAME_NUMBERS = frozenset(
     f"{name}Backward0"
     for name in (
@@ -31,7 +31,7 @@ _KNOWN = (
 class Policy:
     """What activation compression leaves alone.
 
-    Parameters, buffers, numbers without a gradient, float64, complex, sparse and non-finite tensors are never quantised,
+    Parameters, buffers, values without a gradient, float64, complex, sparse and non-finite tensors are never quantised,
     whatever the policy.
 
     Parameters
@@ -78,7 +78,7 @@ class Policy:
 
 
 def _made_by(node: Any) -> Any:
-    """Node of the graph that the numbers come from, behind changes of shape and dtype."""
+    """Node of the graph that the values come from, behind changes of shape and dtype."""
     while node is not None and node.name() in _SAME_NUMBERS:
         node = node.next_functions[0][0]
     return node
@@ -93,7 +93,7 @@ def of_parameter(x: Tensor) -> bool:
 
 
 def marked(x: Tensor) -> bool:
-    """Whether its numbers, or some that were joined to others, come from a Function that says what must not be quantised."""
+    """Whether its values, or some that were joined to others, come from a Function that says what must not be quantised."""
     node = _made_by(x.grad_fn)
     nodes = [node]
     if node is not None and node.name() == "CatBackward0":  # a point that was taken apart and put together
@@ -122,7 +122,7 @@ def are_points(x: Tensor) -> bool:
 
 
 def unsuitable(x: Tensor) -> str | None:
-    """Why a tensor has no numbers that could be quantised, or packed at all; None if it has."""
+    """Why a tensor has no values that could be quantised, or packed at all; None if it has."""
     if x.layout is not torch.strided or type(x) not in (Tensor, nn.Parameter):
         return "sparse or another kind of tensor"
     if x.device.type == "meta" or not x.numel():

@@ -63,7 +63,7 @@ class Report:
             line.held += held
 
     def as_dict(self) -> Mapping[str, Any]:
-        """Numbers for a JSON file."""
+        """Content for a JSON file."""
         return {
             "plain_bytes": self.plain,
             "held_bytes": self.held,

@@ -19,7 +19,7 @@ __all__ = ["AdapterBias"]
 class AdapterBias(Delta):
     r"""AdapterBias: :math:`z \leftarrow z + \alpha(z)\, v` with a linear map alpha to one number.
 
-    v is 0 at the start, so the model is unchanged. L layers of d coordinates take :math:`L(2d + 1)` numbers. On a Lorentz
+    v is 0 at the start, so the model is unchanged. L layers of d coordinates take :math:`L(2d + 1)` parameters. On a Lorentz
     backbone z are the space coordinates before the lift and alpha sees the time too, one number more a layer.
 
     Parameters

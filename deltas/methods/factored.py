@@ -24,8 +24,8 @@ class LowRankAdapter(Adapter):
     r"""Adapter of low-rank matrices: :math:`z \leftarrow z + U \phi(D z + c) + c',\ D = d_1 d_2^\top,\ U = u_1 u_2^\top`.
 
     u_1 and c' are 0 at the start, so the model is unchanged. An adapter of d coordinates takes
-    :math:`2 \rho (d + r) + r + d` numbers, r the bottleneck and rho the rank of the factors; on a Lorentz backbone, where D
-    and U see the time too, 2 rho more.
+    :math:`2 \rho (d + r) + r + d` parameters, r the bottleneck and rho the rank of the factors; on a Lorentz backbone, where
+    D and U see the time too, 2 rho more.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Compacter(Adapter):
     r"""Adapter of Kronecker products, :math:`D, U = \sum_{i \le N} A_i \otimes (s_i t_i^\top)`, the A_i shared by all layers.
 
     Those s_i that make U, and the biases of the result, are 0 at the start, so the model is unchanged. L layers of d
-    coordinates take :math:`2L(2(d + r) + r + d) + N^3` numbers at rank 1, r the bottleneck. On a Lorentz backbone the
+    coordinates take :math:`2L(2(d + r) + r + d) + N^3` parameters at rank 1, r the bottleneck. On a Lorentz backbone the
     products make the space columns, so that N need not divide the number of all columns, and the time has a column of its
     own: r + d more an adapter.
 

@@ -25,9 +25,9 @@ PLACES = ("weight", "ffn")
 class KronA(Delta):
     r"""Kronecker adapter: :math:`z = (W + s\,A \otimes B) h + b`, B = 0 at the start.
 
-    A is (a_1, a_2) and B (m / a_1, n / a_2), :math:`a_1 a_2 + (m / a_1)(n / a_2)` numbers for a matrix (m, n). On a Lorentz
-    backbone the product makes the space columns and the time has a column of its own, m numbers more, 0 at the start: the
-    number of all columns often has no divisors.
+    A is (a_1, a_2) and B (m / a_1, n / a_2), :math:`a_1 a_2 + (m / a_1)(n / a_2)` parameters for a matrix (m, n). On a
+    Lorentz backbone the product makes the space columns and the time has a column of its own, m parameters more, 0 at the
+    start: the number of all columns often has no divisors.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class KAdaptation(Delta):
     r"""KAdaptation: :math:`z = \left(W + \sum_{i \le N} A_i \otimes (u_i v_i^\top)\right) h + b`, v = 0 at the start.
 
     The A_i (N, N) are shared by all layers ("slow weights"), u_i and v_i belong to one ("fast weights"):
-    :math:`\mathrm{rank}\,(m + n)` numbers for a matrix (m, n), and N^3 once. On a Lorentz backbone as :class:`KronA`.
+    :math:`\mathrm{rank}\,(m + n)` parameters for a matrix (m, n), and N^3 once. On a Lorentz backbone as :class:`KronA`.
 
     Parameters
     ----------

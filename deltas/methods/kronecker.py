@@ -47,7 +47,7 @@ class Rule(nn.Module):
 class KroneckerMap(nn.Module):
     r"""Matrix :math:`\sum_i A_i \otimes (s_i t_i^\top)` (m, n), with a column of its own for the time if there is one.
 
-    It has ``rank (m + n)`` numbers, m more for the time column, which is 0 at the start, and the N^3 of the shared A.
+    It has ``rank (m + n)`` parameters, m more for the time column, which is 0 at the start, and the N^3 of the shared A.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ def mam(
     hidden : int or None. As in :class:`PrefixTuning`.
     bottleneck : int. Hidden size of the adapter.
     scale : float. s
-    layers : numbers of the layers to take; None takes all
+    layers : indices of the layers to take; None takes all
 
     References
     ----------

@@ -31,7 +31,7 @@ class ParallelAdapter(Delta):
 
     Parameters
     ----------
-    bottleneck : int, >= 1. r; a block of d coordinates takes 2dr + r + d numbers.
+    bottleneck : int, >= 1. r; a block of d coordinates takes 2dr + r + d parameters.
     activation : str, name of a function of ``torch.nn.functional``
     scale : float. s; 4 for the paper's scaled parallel adapter.
     roles : roles of the linear layers that end a block and whose result is added to: ``"ffn.down"``, ``"attention.out"``,

@@ -30,9 +30,9 @@ class PromptTuning(Delta):
     Parameters
     ----------
     length : int, >= 1. n
-    init : str, ``"random"`` or ``"vocabulary"``: normal numbers, or embeddings of words drawn without replacement
+    init : str, ``"random"`` or ``"vocabulary"``: normal values, or embeddings of words drawn without replacement
     words : ids of words to start from, repeated up to n, in place of drawn ones
-    init_std : float, > 0. Deviation of the normal numbers.
+    init_std : float, > 0. Deviation of the normal values.
     positions : str. ``"kept"``, or ``"shifted"``: the tokens are words to the embedding layer, those of the input are counted
         on from position n, and a pooler that reads the first token reads that of P. That is what peft's checkpoints are
         trained for.

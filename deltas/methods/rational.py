@@ -31,7 +31,7 @@ class RationalActivation(Delta):
     gradients of a and b are those of F alone, and what is learned differs from F by the error of the fit: with the default
     sizes at most 0.004 for gelu, 0.0006 for silu, 0.0001 for tanh and 0.06 for relu, at its corner.
 
-    L layers take :math:`L(m + n + 1)` numbers. On a Lorentz backbone f acts on space coordinates, and so does this.
+    L layers take :math:`L(m + n + 1)` parameters. On a Lorentz backbone f acts on space coordinates, and so does this.
 
     Parameters
     ----------

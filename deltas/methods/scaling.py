@@ -23,8 +23,8 @@ class IA3(Delta):
     r"""(IA)^3: keys, values and what the second feed-forward map is given are multiplied by learned vectors.
 
     :math:`k \leftarrow l_k \odot k,\ v \leftarrow l_v \odot v,\ h \leftarrow l_f \odot h`, all 1 at the start. L layers take
-    :math:`L(2d + f)` numbers, and 2d more each where they have cross-attention, of which keys and values are multiplied too.
-    On a Lorentz backbone the space coordinates are multiplied and lifted again.
+    :math:`L(2d + f)` parameters, and 2d more each where they have cross-attention, of which keys and values are multiplied
+    too. On a Lorentz backbone the space coordinates are multiplied and lifted again.
 
     Factors of results merge into weights and biases. Those of an input merge into the columns of a Euclidean layer; in a
     Lorentz layer the time is derived after the scaling, so no matrix does the same, and only ``IA3(inputs=())`` merges.

@@ -38,9 +38,9 @@ class SparseAdapter(Delta):
     are proportional to its size, and they are compared within a matrix, so what is kept does not depend on that size.
     Training starts at 0 as before.
 
-    Kept numbers are stored and trained as one vector a matrix, beside their indices: the delta trains and counts
-    :math:`(1 - s) n` numbers for n, and nothing outside of them has a gradient or is in a file. Vectors (biases, scales) are
-    kept whole.
+    Kept entries are stored and trained as one vector a matrix, beside their indices: the delta trains and counts
+    :math:`(1 - s) n` parameters for n, and nothing outside of them has a gradient or is in a file. Vectors (biases, scales)
+    are kept whole.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _delta(inner: Any) -> Delta:
 
 
 class _Mask(nn.Module):
-    """Makes a matrix of the numbers of it that are kept.
+    """Makes a matrix of the entries of it that are kept.
 
     Attributes
     ----------
@@ -173,7 +173,7 @@ class _Mask(nn.Module):
         return scores.flatten().topk(self.kept).indices.sort().values
 
     def right_inverse(self, dense: Tensor) -> Tensor:
-        """The numbers that are kept of a matrix."""
+        """The entries that are kept of a matrix."""
         return dense.flatten()[self.index]
 
     def forward(self, values: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ def prune(handle: Handle, loss: Callable[[], Tensor]) -> None:
 
 
 def _masks(handle: Handle) -> list[tuple[_Mask, Tensor]]:
-    """Masks that are to be chosen and the numbers that they keep; shared ones once."""
+    """Masks that are to be chosen and the entries that they keep; shared ones once."""
     found: dict[int, tuple[_Mask, Tensor]] = {}
     for site in handle.sites:
         for module in site.part.modules() if site.part is not None else ():

@@ -30,7 +30,7 @@ class VPT(Delta):
     ----------
     length : int, >= 1. n
     deep : bool
-    init_std : float or None. Deviation of the initial numbers; None draws them from the uniform distribution of
+    init_std : float or None. Deviation of the initial values; None draws them from the uniform distribution of
         :math:`\pm\sqrt{6 / (p + d)}`, p the size of a flattened patch (d for text), as published.
 
     References
@@ -70,7 +70,7 @@ class VPT(Delta):
 
 
 def _patch(site: Site) -> int:
-    """Numbers in a patch of the image, or in a token."""
+    """Coordinates of a patch of the image, or of a token."""
     for module in site.module.get_submodule(site.names[0]).modules():
         if isinstance(module, nn.Conv2d):
             return module.weight[0].numel()

@@ -54,7 +54,7 @@ class Converter(NamedTuple):
 
 
 def into(parameter: Tensor, shape: tuple[int, ...] | None = None) -> Entry:
-    """The entry of one parameter, stored in its own shape or another of as many numbers."""
+    """The entry of one parameter, stored in its own shape or another of as many elements."""
 
     def put(tensor: Tensor) -> None:
         parameter.copy_(tensor.view(parameter.shape))

@@ -16,7 +16,7 @@ __all__ = ["Codec"]
 
 
 class Codec(nn.Module):
-    r"""Encoder and projector of a method whose solutions are vectors of `size` numbers.
+    r"""Encoder and projector of a method whose solutions are vectors of `size` parameters.
 
     .. math:: I = E_2 \tanh(E_1 \theta / s + c) + c', \qquad \hat\theta = s\, P I
 
@@ -24,7 +24,7 @@ class Codec(nn.Module):
 
     Parameters
     ----------
-    size : numbers of the delta
+    size : parameters of the delta
     dim : of the intrinsic space
     projector : kind of P, see :data:`deltas.subspace.PROJECTORS`
     scale : s, the length of a usual solution, above 0
@@ -55,7 +55,7 @@ class Codec(nn.Module):
         self.kind, self.size = projector, size
         self.register_buffer("scale", torch.tensor(float(scale)))
         if start is not None and start.shape != (size,):
-            raise DeltaError(f"the start of a delta of {size} numbers has as many, got shape {tuple(start.shape)}")
+            raise DeltaError(f"the start of a delta of {size} parameters has as many, got shape {tuple(start.shape)}")
         self.register_buffer("start", None if start is None else start.detach().float().cpu())
         self.projector = make_projector(projector, dim, size, generator=generator, **(options or {}))
         self.into: Projector | None = None
@@ -78,7 +78,7 @@ class Codec(nn.Module):
         return out
 
     def decode(self, point: Tensor) -> Tensor:
-        """Numbers of the delta (size), as they differ from its start, at a point (dim)."""
+        """Parameters of the delta (size), as they differ from its start, at a point (dim)."""
         found: Tensor = self.scale * self.projector(point)
         return found
 

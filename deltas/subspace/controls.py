@@ -32,7 +32,7 @@ def random_subspace(
     space = IntrinsicSubspace(dim, seed=seed).prepare(solutions, starts=starts, encoders=False)
     for name, size in space.sizes.items():
         if dim > size:
-            raise DeltaError(f"{name} has {size} numbers, too few for {dim} directions")
+            raise DeltaError(f"{name} has {size} parameters, too few for {dim} directions")
         directions = torch.linalg.qr(_dense(space, name).weight.T).Q.T
         _set(space, name, directions)
     return space
@@ -67,7 +67,7 @@ def pca_subspace(solutions: Solutions, dim: int, *, starts: Mapping[str, Tensor]
 
 
 def full_space(solutions: Solutions, method: str) -> IntrinsicSubspace:
-    """The whole space of one method: its numbers, divided by the usual length, are the coordinates."""
+    """The whole space of one method: its parameters, divided by the usual length, are the coordinates."""
     rows = {task: {method: row[method]} for task, row in checked(solutions).items()}
     size = next(iter(rows.values()))[method].numel()
     return IntrinsicSubspace(size, "identity").prepare(rows, encoders=False)

@@ -1,4 +1,4 @@
-"""Linear maps from a few intrinsic coordinates to the numbers of a delta."""
+"""Linear maps from a few intrinsic coordinates to the parameters of a delta."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Projector(nn.Module):
     Parameters
     ----------
     dim : of the intrinsic space
-    size : numbers of the delta
+    size : parameters of the delta
     generator : of the first values
 
     Attributes
     ----------
-    wide : class attribute; names of the parameters whose last axis runs over the numbers of the delta
+    wide : class attribute; names of the parameters whose last axis runs over the parameters of the delta
     """
 
     wide: ClassVar[tuple[str, ...]] = ()
@@ -68,7 +68,7 @@ class Projector(nn.Module):
 
 
 class DenseProjector(Projector):
-    """P itself is trained: dim x size numbers, as in the paper."""
+    """P itself is trained: dim x size parameters, as in the paper."""
 
     wide = ("weight",)
 
@@ -86,7 +86,7 @@ class DenseProjector(Projector):
 
 
 class LowRankProjector(Projector):
-    """P = A B of a rank below dim: rank x (size + dim) numbers.
+    """P = A B of a rank below dim: rank x (size + dim) parameters.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class LowRankProjector(Projector):
         self.rank = max(dim // 4, 1) if rank is None else rank
         if not 1 <= self.rank <= min(dim, size):
             raise DeltaError(
-                f"rank {self.rank} of a projector from {dim} to {size} numbers: give 1 to {min(dim, size)}"
+                f"rank {self.rank} of a projector from {dim} to {size} parameters: give 1 to {min(dim, size)}"
             )
         self.outer = nn.Parameter(torch.randn(self.rank, size, generator=generator))
         self.inner = nn.Parameter(torch.randn(dim, self.rank, generator=generator))
@@ -119,9 +119,9 @@ class LowRankProjector(Projector):
 
 
 class BlockProjector(Projector):
-    """P is block diagonal: the numbers in their order fall into equal runs, each with coordinates of its own.
+    """P is block diagonal: the parameters in their order fall into equal runs, each with coordinates of its own.
 
-    dim x size / blocks numbers.
+    dim x size / blocks parameters.
 
     Parameters
     ----------
@@ -134,7 +134,9 @@ class BlockProjector(Projector):
         super().__init__(dim, size)
         self.blocks = next(n for n in (4, 3, 2, 1) if dim % n == 0) if blocks is None else blocks
         if self.blocks < 1 or dim % self.blocks or self.blocks > size:
-            raise DeltaError(f"{self.blocks} blocks of {dim} coordinates and {size} numbers: give a divisor of {dim}")
+            raise DeltaError(
+                f"{self.blocks} blocks of {dim} coordinates and {size} parameters: give a divisor of {dim}"
+            )
         self.width = ceil(size / self.blocks)
         self.weight = nn.Parameter(torch.randn(self.blocks, dim // self.blocks, self.width, generator=generator))
 
@@ -175,7 +177,7 @@ class FastfoodProjector(Projector):
 
     H is the Walsh-Hadamard transform, Pi the permutation i -> a i + b mod n with an odd a, G Gaussian and B of signs, all
     drawn anew from a seed whenever they are needed. What is kept and trained is the gain g of each block and the mixing,
-    dim x dim: size / 256 + dim^2 numbers, and size + 256 more where G is trained too (Yi et al. 2022 do that).
+    dim x dim: size / 256 + dim^2 parameters, and size + 256 more where G is trained too (Yi et al. 2022 do that).
 
     Parameters
     ----------
@@ -249,12 +251,12 @@ class FastfoodProjector(Projector):
 
 
 class IdentityProjector(Projector):
-    """P = 1: the delta's own full space, of as many coordinates as it has numbers."""
+    """P = 1: the delta's own full space, of as many coordinates as it has parameters."""
 
     def __init__(self, dim: int, size: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__(dim, size)
         if dim != size:
-            raise DeltaError(f"the full space of {size} numbers has {size} coordinates, got dim {dim}")
+            raise DeltaError(f"the full space of {size} parameters has {size} coordinates, got dim {dim}")
 
     def forward(self, point: Tensor) -> Tensor:
         """The point."""

@@ -36,6 +36,6 @@ def checked(solutions: Solutions) -> dict[str, dict[str, Tensor]]:
                     f"{tuple(first.shape)}: one vector of Handle.flatten() each, of deltas with equal options"
                 )
             if not torch.isfinite(vector).all():
-                raise DeltaError(f"the solution of {name} for {task!r} has numbers that are not finite")
+                raise DeltaError(f"the solution of {name} for {task!r} has values that are not finite")
             found[task][name] = vector
     return found

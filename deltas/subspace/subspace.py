@@ -29,7 +29,7 @@ gradients are taken; see :class:`deltas.subspace.TaskLoss`."""
 class IntrinsicSubspace(nn.Module):
     r"""A space of few dimensions, a point of which is a solution of every method.
 
-    A projector :math:`P_t` of each method t takes a point I to the numbers of its delta, as they differ from the start,
+    A projector :math:`P_t` of each method t takes a point I to the parameters of its delta, as they differ from the start,
     :math:`\theta_t = s_t P_t I`. Projectors are found by decomposing the solutions of several methods jointly
     (Yi et al., "Different Tunes Played with Equal Skill", Findings of EMNLP 2022, section 3.2): an encoder of each method
     gives the points :math:`I_t`, and the loss of a task is
@@ -94,7 +94,7 @@ class IntrinsicSubspace(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Numbers of each method's delta."""
+        """Parameters of each method's delta."""
         return {name: self.codec(name).size for name in self.methods}
 
     def codec(self, method: str) -> Codec:
@@ -158,16 +158,16 @@ class IntrinsicSubspace(nn.Module):
         codec = self.codec(method)
         if vector.shape != (codec.size,):
             raise DeltaError(
-                f"solutions of {method} have {codec.size} numbers, got a tensor of shape {tuple(vector.shape)}"
+                f"solutions of {method} have {codec.size} parameters, got a tensor of shape {tuple(vector.shape)}"
             )
         return codec.encode(vector)
 
     def decode(self, method: str, point: Tensor) -> Tensor:
-        """Numbers (size) of a method's delta at a point (dim), as they differ from its start; differentiable."""
+        """Parameters (size) of a method's delta at a point (dim), as they differ from its start; differentiable."""
         codec = self.codec(method)
         if point.shape != (self.dim,):
             raise DeltaError(
-                f"points of this space have {self.dim} numbers, got a tensor of shape {tuple(point.shape)}"
+                f"points of this space have {self.dim} coordinates, got a tensor of shape {tuple(point.shape)}"
             )
         return codec.decode(point)
 
@@ -322,7 +322,7 @@ class IntrinsicSubspace(nn.Module):
 
         Returns
         -------
-        The numbers that it was set to, as they differ from its start.
+        The parameters that it was set to, as they differ from its start.
         """
         self.begin(to, method=method)
         vector = self.decode(to.spec.name if method is None else method, point)

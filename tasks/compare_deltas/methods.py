@@ -25,7 +25,7 @@ class Method:
     Attributes
     ----------
     name : as it is shown
-    parameters : trained numbers besides the head; None for baselines
+    parameters : trained besides the head; None for baselines
     options : of the delta
     note : how far from the budget, and why
     """

@@ -69,12 +69,12 @@ def check_methods(config: StudyConfig, methods: Sequence[Method]) -> None:
 
     Raises
     ------
-    UsageError : more dimensions than a method has numbers, or a projector for no method.
+    UsageError : more dimensions than a method has parameters, or a projector for no method.
     """
     least = min(methods, key=lambda method: method.parameters)
     if (dim := max(config.dimensions)) > least.parameters:
         raise UsageError(
-            f"--dims {dim}: {least.label} has {least.parameters} numbers, and a subspace has fewer dimensions"
+            f"--dims {dim}: {least.label} has {least.parameters} parameters, and a subspace has fewer dimensions"
         )
     labels = [method.label for method in methods]
     for label in config.own:

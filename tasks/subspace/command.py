@@ -87,7 +87,7 @@ def study_subspace(
     folder = Path(runs) / f"subspace-{study_digest(named)}"
     methods = study_methods(config)
     for method in methods:
-        say(f"{method.label}: {method.parameters:,} numbers")
+        say(f"{method.label}: {method.parameters:,} parameters")
     check_methods(config, methods)
     check_unchanged(folder, check_sets(config, data_dir))
     with locked(folder, "choose another --runs"), cpu_threads(config.threads):
@@ -152,7 +152,7 @@ def _report(
     report = Report("Unified subspace of delta methods", f"{config.model}; seen {config.data}; unseen {config.unseen}")
     names = [[m.label, m.model, m.delta, str(m.parameters), f"{m.lr * config.lr_factor:g}"] for m in result.methods]
     report.section("Methods").add_table(
-        ["method", "backbone", "delta", "numbers", "learning rate"], names, caption="Deltas of the study"
+        ["method", "backbone", "delta", "parameters", "learning rate"], names, caption="Deltas of the study"
     )
     section = report.section(
         "Relative performance",

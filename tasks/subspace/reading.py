@@ -41,7 +41,7 @@ class Solved:
 
     Attributes
     ----------
-    vectors : numbers of a trained delta as they differ from its start, by set and method
+    vectors : parameters of a trained delta as they differ from its start, by set and method
     starts : those starts, by method; methods that begin at the backbone have none
     configs : of the task text, by method
     """
@@ -63,7 +63,7 @@ def solutions_sha256(solutions: str | Path, sets: Sequence[str], methods: Sequen
 
 
 def refuse_choosing(delta: str, options: Mapping[str, Any]) -> None:
-    """Refuse a delta whose numbers are others on every set.
+    """Refuse a delta whose parameters are others on every set.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def refuse_choosing(delta: str, options: Mapping[str, Any]) -> None:
     """
     if any(isinstance(method, deltas.SparseAdapter) for method in methods_of(deltas.parse(delta, options))):
         raise UsageError(
-            f"{delta}: a SparseAdapter chooses its numbers anew on every set: its solutions share no space"
+            f"{delta}: a SparseAdapter chooses its parameters anew on every set: its solutions share no space"
         )
 
 

@@ -47,7 +47,7 @@ class Method:
     ----------
     label : its name in the study: that of the delta, with that of the backbone before it where there are several
     options : of the delta, under the budget
-    parameters : its numbers
+    parameters : how many it has
     """
 
     label: str
@@ -83,7 +83,7 @@ def study_methods(config: StudyConfig) -> list[Method]:
                 raise UsageError(f"--deltas {name} on {model}: {error}") from None
             if not count:
                 raise UsageError(
-                    f"--deltas {name}: it has no numbers of its own, so there is no space of its solutions"
+                    f"--deltas {name}: it has no parameters of its own, so there is no space of its solutions"
                 )
             label = name if len(config.models) == 1 else f"{Path(model).name}_{name}"
             found.append(Method(label.replace(".", "_"), model, name, options, count))

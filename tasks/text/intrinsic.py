@@ -52,11 +52,11 @@ class PointModel(TextModel):
             codec = space.codec(method).requires_grad_(False)
         except deltas.DeltaError as error:
             raise UsageError(f"--subspace {config.folder}: {error}") from None
-        numbers = handle.flatten().numel()
-        if codec.size != numbers:
+        size = handle.flatten().numel()
+        if codec.size != size:
             raise UsageError(
-                f"--subspace {config.folder}: the solutions of {method} there have {codec.size} numbers, and this delta "
-                f"has {numbers}: its options are others"
+                f"--subspace {config.folder}: the solutions of {method} there have {codec.size} parameters, and this delta "
+                f"has {size}: its options are others"
             )
         try:
             space.begin(handle, method=method)
@@ -79,13 +79,13 @@ class PointModel(TextModel):
 
 
 def write_solution(handle: deltas.Handle, folder: Path) -> None:
-    """Write the numbers of a trained delta, as they differ from its start, and the start where it drew one."""
+    """Write the parameters of a trained delta, as they differ from its start, and the start where it drew one."""
     values = {"solution": handle.flatten()} | ({"start": handle.start()} if drawn(handle) else {})
     save_file({name: value.cpu().contiguous() for name, value in values.items()}, folder / SOLUTION)
 
 
 def read_solution(folder: Path) -> tuple[Tensor, Tensor | None]:
-    """Numbers of a trained delta and its start, of the folder of a finished run.
+    """Parameters of a trained delta and its start, of the folder of a finished run.
 
     Raises
     ------

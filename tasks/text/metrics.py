@@ -20,8 +20,8 @@ def scores(kind: str, label: np.ndarray, output: np.ndarray, classes: int) -> di
     Parameters
     ----------
     kind : ``"classification"`` or ``"regression"``
-    label : (N,), numbers of classes or of a regression
-    output : float64 (N, C) logits, or (N, 1) numbers
+    label : (N,), indices of classes or targets of a regression
+    output : float64 (N, C) logits, or (N, 1) predictions of a regression
     """
     if not np.isfinite(output).all():
         return dict.fromkeys(METRICS[kind], float("nan"))  # the runner says so

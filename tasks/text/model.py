@@ -28,7 +28,7 @@ class _Head(nn.Module):
         self.register_buffer("scale", torch.tensor(scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, C), or numbers (B, 1), of pooled states (B, d)."""
+        """Logits (B, C), or predictions (B, 1) of a regression, of pooled states (B, d)."""
         return self.mean + self.scale * self.read(x).float()
 
     def read(self, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class TextModel(nn.Module):
         return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (B, C), or numbers (B, 1), of tokens, or of ``pooled`` states where the batch has them."""
+        """Logits (B, C), or a regression's values (B, 1), of tokens or of the ``pooled`` states of a batch that has them."""
         out: Tensor = self.head(batch["pooled"] if "pooled" in batch else self.pooled(batch))
         return out
 

@@ -1,4 +1,4 @@
-"""Classes, or numbers, of new texts."""
+"""Classes of new texts, or predictions of a regression."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ __all__ = ["DELTA", "TextTask"]
 
 
 class TextTask:
-    """Classes or numbers of texts, from a backbone that is tuned as a whole, by a delta, or not at all."""
+    """Classification or regression of texts, from a backbone that is tuned as a whole, by a delta, or not at all."""
 
     name = "text"
     Config = TextConfig

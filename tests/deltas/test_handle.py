@@ -258,7 +258,7 @@ def test_one_vector() -> None:
     assert not handle.flatten().any()
     handle.unflatten(vector)
     torch.testing.assert_close(model(x), acting)
-    with pytest.raises(DeltaError, match="numbers"):
+    with pytest.raises(DeltaError, match="parameters"):
         handle.unflatten(vector[1:])
 
 

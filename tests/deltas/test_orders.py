@@ -12,7 +12,7 @@ from torch import nn
 
 import deltas
 from deltas import IA3, BitFit, DeltaError, FullFineTuning, LoRA, PrefixTuning, RationalActivation, parse
-from deltas.vector import numbers
+from deltas.vector import trained_names
 
 from .backbones import backbone, nudge, result, state
 
@@ -99,7 +99,7 @@ def test_stored_and_flattened_while_merged_or_off(tmp_path: Path) -> None:
 
 def test_a_vector_goes_by_path_then_name() -> None:
     handle = deltas.attach(backbone("bert"), LoRA(rank=1) + PrefixTuning(length=1) + BitFit(), heads=())
-    keys = [tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2] for key in numbers(handle)]
+    keys = [tuple(key.split(":", 1)) if ":" in key else key.rpartition(".")[::2] for key in trained_names(handle)]
     assert keys == sorted(keys)
     assert len(keys) == len(list(handle.named_parameters()))
 

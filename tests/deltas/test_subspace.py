@@ -182,13 +182,13 @@ def test_gradients_reach_an_applied_vector(name: str, spec: Any) -> None:
     value = loss()
     grads = torch.autograd.grad(value, list(handle.parameters()), allow_unused=True)
     order = {id(p): g for p, g in zip(handle.parameters(), grads, strict=True)}
-    from deltas.vector import numbers
+    from deltas.vector import trained_names
 
     named = {**handle.parts(), **handle.owned()}
     expected = torch.cat(
         [
             (torch.zeros_like(named[k]) if order[id(named[k])] is None else order[id(named[k])]).reshape(-1)
-            for k in numbers(handle)
+            for k in trained_names(handle)
         ]
     )
     vector = handle.flatten().requires_grad_(True)
@@ -275,7 +275,7 @@ def test_a_combination_begins_where_its_drawn_part_did() -> None:
 def test_a_delta_that_chose_its_numbers_takes_no_others() -> None:
     spec = deltas.SparseAdapter(inner=LoRA(rank=2), score="magnitude")
     one, other = (deltas.attach(backbone("bert"), spec, heads=()) for _ in range(2))
-    with pytest.raises(DeltaError, match="chose its numbers"):
+    with pytest.raises(DeltaError, match="chose its parameters"):
         other.begin(one.start())
 
 
@@ -384,9 +384,9 @@ def test_errors_name_what_is_near() -> None:
     space.approximate(solutions, steps=1)
     with pytest.raises(DeltaError, match="LoRA"):
         space.decode("Lora", torch.zeros(2))
-    with pytest.raises(DeltaError, match="2 numbers"):
+    with pytest.raises(DeltaError, match="2 coordinates"):
         space.decode("LoRA", torch.zeros(3))
-    with pytest.raises(DeltaError, match="300 numbers"):
+    with pytest.raises(DeltaError, match="300 parameters"):
         space.encode("LoRA", torch.zeros(3))
     with pytest.raises(DeltaError, match="dense"):
         IntrinsicSubspace(2, "dens")

@@ -142,7 +142,7 @@ def test_what_needs_few_bits_comes_back_to_the_bit(x: Tensor) -> None:
 
 def test_integers_take_the_least_type_that_holds_them() -> None:
     found = [lossless(torch.tensor([0, top])) for top in (255, 256, 40_000, 2**31)]
-    assert [f.numbers.dtype if isinstance(f, Narrow) else None for f in found] == [
+    assert [f.values.dtype if isinstance(f, Narrow) else None for f in found] == [
         torch.uint8,
         torch.int16,
         torch.int32,

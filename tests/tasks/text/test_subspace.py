@@ -199,7 +199,7 @@ def test_a_point_is_trained_and_stored(sets: dict[str, str], backbones: dict[str
     (tmp_path / "point" / "result.json").unlink()  # nor does a run that was stopped go on in another space
     with pytest.raises(UsageError, match=r"the subspace .* has changed"):
         run("text", out=tmp_path / "point", seed=7, **told)
-    with pytest.raises(UsageError, match="numbers"):
+    with pytest.raises(UsageError, match="parameters"):
         run("text", out=tmp_path / "other", **{**told, "delta": {"name": "LoRA", "options": {"rank": 2}}})
     with pytest.raises(UsageError, match="head words"):
         run("text", out=tmp_path / "third", **{**told, "model": {"name": backbones["bert"]}})
