@@ -126,7 +126,9 @@ def attend(
     n, s, t = pk.shape[-2], query.shape[2], key.shape[2]
     mask = attention_mask
     if mask is None and _causal(module, query, options):
-        mask = torch.ones(1, 1, s, t, dtype=torch.bool, device=key.device).tril(t - s)
+        # Without a mask transformers leaves causality to SDPA, which aligns the first query with the first key: a static
+        # cache has empty places behind the last one.
+        mask = torch.ones(1, 1, s, t, dtype=torch.bool, device=key.device).tril()
         if implementation == "eager":
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
     if mask is None:

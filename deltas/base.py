@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import wraps
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +40,7 @@ class Site:
         those of a token; else 0
     names : of ``"parameters"``, names of the parameters in the module; of ``"embeddings"``, paths below the module on the way
         of its input, see :class:`deltas.embeddings.Flow`
+    purpose : what the method does here, of one that does several things
     method : the method that acts here
     part : what it built
     """
@@ -52,6 +52,7 @@ class Site:
     in_features: int = 0
     out_features: int = 0
     names: tuple[str, ...] = ()
+    purpose: str = ""
     method: Delta | None = field(default=None, repr=False)
     part: nn.Module | None = field(default=None, repr=False)
 
@@ -68,10 +69,12 @@ class Site:
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that new parameters take."""
-        for tensor in chain(self.module.parameters(), self.module.buffers()):
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        for tensor in tensors:
             if tensor.is_floating_point():
                 return tensor
-        return torch.empty(())
+        # Quantised layers hold whole numbers alone.
+        return torch.empty((), device=tensors[0].device if tensors else None)
 
     def fit(self, dtype: torch.dtype | None) -> None:
         """Bring the part to the device of its module and to `dtype`, or to the one that suits the module's."""
@@ -170,7 +173,9 @@ class Delta:
 
     def at(self, host: Host, *roles: str, kind: str = "linear") -> list[Site]:
         """Sites of these roles."""
-        found = []
+        found: list[Site] = []
+        if not roles:
+            return found
         for place in host.places(*roles, layers=self.layers):
             module = host.model
             path = place.path
@@ -185,7 +190,7 @@ class Delta:
             elif kind == "attention":
                 size = attention_size(module, self._keys_of(host, place), place)
             found.append(Site(place, module, kind, space_of(module), *size))
-        return found
+        return _once(found)
 
     def at_input(self, host: Host) -> Site:
         """The site where tokens join the input."""
@@ -198,6 +203,15 @@ class Delta:
         role = f"{place.role}.key"
         near = [p for p in host.places(role) if p.path.startswith(f"{place.path}.")] if host.has(role) else []
         return linear_size(host.model.get_submodule(near[0].path), near[0])[1] if near else None
+
+
+def _once(sites: list[Site]) -> list[Site]:
+    """Sites of different modules, or functions or rows of them: one that several layers share has one part."""
+    found: dict[tuple[int, str | None, str], Site] = {}
+    for site in sites:
+        leaf = site.place.path.rpartition(".")[2] if site.kind == "activation" else ""
+        found.setdefault((id(site.module), site.place.rows, leaf), site)
+    return list(found.values())
 
 
 def _refuse_bypassed(host: Host, place: Place) -> None:

@@ -24,14 +24,20 @@ def fold_all(model: nn.Module, sites: list[Site]) -> dict[str, Tensor]:
     """
     base: dict[str, Tensor] = {}
     try:
-        # What changes the input of a layer acts before all that is added to its weight, so it is folded in last.
-        for site in sorted(sites, key=lambda site: type(site.part).__dict__.get("before") is not None):
+        for site in sorted(sites, key=_turn):
             if site.part is not None:
                 _fold(model, site, base)
     except BaseException:
         unfold(model, base)
         raise
     return base
+
+
+def _turn(site: Site) -> int:
+    """Parts are folded in the order in which they act; what changes the input acts on all that the weight has become."""
+    if getattr(site.part, "first", False):
+        return 0
+    return 1 if type(site.part).__dict__.get("before") is None else 2
 
 
 def _fold(model: nn.Module, site: Site, base: dict[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from . import attention, statistics, taps
 from .base import Combination, Delta, Site
 from .errors import DeltaError
 from .folding import fold_all, unfold
-from .nesting import mark, meeting, refuse_nested, refuse_shared, unmark
+from .nesting import mark, meeting, refuse_changed, refuse_nested, refuse_shared, unmark
 from .off import Off
 from .vector import applied, begin, flatten, start_of, unflatten
 
@@ -33,9 +33,9 @@ class Handle:
     ----------
     model, spec, name : as they were given
     sites : places and parts
-    heads : paths of modules that are trained beside the delta
-    dtype : wished for the parts; see :func:`deltas.attach`
+    heads, dtype : as for :func:`deltas.attach`; the paths of the heads, the dtype wished for the parts
     active : whether the delta acts
+    counted : whether the start is known from which :meth:`flatten` counts; files hold it if they were asked to
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Handle:
         self.dtype = dtype
         self.active = False
         self.initial: dict[str, Tensor] = {}
+        self.counted = True
         self._attached = self._gone = False
         self._base: dict[str, Tensor] | None = None  # weights as they were before a merge
         self._tuned: dict[str, Tensor] = {}  # values of trained parameters of the backbone while the delta is off
@@ -63,6 +64,11 @@ class Handle:
         return f"Handle({self.name!r}, {self.spec.name}, {len(self.sites)} sites, {self.count():,} parameters, {state})"
 
     # parameters
+
+    @property
+    def attached(self) -> bool:
+        """Whether the delta is in the model, active or not."""
+        return self._attached
 
     @property
     def merged(self) -> bool:
@@ -98,9 +104,12 @@ class Handle:
         }
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters of the heads."""
+        """Parameters of the heads, without those that deltas have brought there."""
         return {
-            f"{path}.{own}": p for path in self.heads for own, p in self.model.get_submodule(path).named_parameters()
+            f"{path}.{own}": p
+            for path in self.heads
+            for own, p in self.model.get_submodule(path).named_parameters()
+            if ".deltas." not in f".{own}"
         }
 
     def _borrowed(self) -> dict[str, nn.Parameter]:
@@ -141,8 +150,9 @@ class Handle:
         if self.name in table:
             raise DeltaError(f"this model has another delta {self.name!r}: detach it first")
         modules = list(self.model.named_modules())  # walked through once: that is most of what attaching costs
-        refuse_nested(self.model, {path for path, module in modules if handles(module)})
+        refuse_nested(self.model, modules)
         refuse_shared(self)
+        refuse_changed(self)
         if not table:  # the first delta: what was frozen before comes back with the last one
             self.model.__dict__["_delta_flags"] = {path: p.requires_grad for path, p in self.model.named_parameters()}
             statistics.keep(self.model, modules)
@@ -152,6 +162,7 @@ class Handle:
                 if site.part is not None:
                     if self.initial:  # it was in before
                         site.fit(self.dtype)
+                    site.part.train(site.module.training)
                     taps.insert(site, self._key(site))
                     done.append(site)
         except Exception:
@@ -184,6 +195,7 @@ class Handle:
     def restart(self) -> None:
         """Take what the delta's own parameters are now as their initial state, which :meth:`flatten` counts from."""
         self.initial.update({path: p.detach().clone() for path, p in self.parts().items()})
+        self.counted = True
 
     @torch.no_grad()
     def detach(self) -> None:
@@ -243,7 +255,11 @@ class Handle:
 
     @torch.no_grad()
     def disable(self) -> Off:
-        """Let the backbone act without the delta; ``with handle.disable():`` for a while."""
+        """Let the backbone act without the delta; ``with handle.disable():`` for a while.
+
+        Heads, biases and norms that the delta trains get the backbone's values in place: between a forward pass and its
+        backward pass autograd lets only deltas without any of these (``heads=()``) be disabled.
+        """
         self._require_attached()
         if self.merged:
             raise DeltaError(f"the delta {self.name!r} is merged: unmerge() it first")
@@ -271,6 +287,9 @@ class Handle:
         self._moved = {}
         for site in self.sites:
             if site.part is not None:
+                if site.kind == "activation":  # it was outside of the model meanwhile, which may have been moved
+                    site.fit(self.dtype)
+                    site.part.train(site.module.training)
                 taps.switch(site, self._key(site), True)
         self.active = True
 
@@ -342,18 +361,16 @@ class Handle:
         return {**self.parts(), **own, **self._tuned, **merged, **running}
 
     def flatten(self) -> Tensor:
-        """The delta as one float32 vector: what every number differs from its initial value, heads left out.
+        """The delta as one float32 vector: what every parameter differs from its initial value, heads left out.
 
-        In the order of the sites' paths, then of the parameters' names, row by row.
+        In the order of the sites' paths, then of the parameters' names, row by row. Refused where no file held the start.
         """
         return flatten(self)
 
     def unflatten(self, vector: Tensor) -> None:
         """Set the delta to its initial state plus a vector as :meth:`flatten` gives it.
 
-        Raises
-        ------
-        DeltaError : another number of entries, or a delta that is off or merged.
+        A :class:`DeltaError` for another number of entries, a delta that is off or merged, or one read without its start.
         """
         unflatten(self, vector)
 
@@ -374,16 +391,12 @@ class Handle:
     def applied(self, vector: Tensor) -> AbstractContextManager[None]:
         """``with handle.applied(vector):`` the delta is its initial state plus a vector, to which gradients flow.
 
-        The delta's own parameters stay as they are.
-
-        Raises
-        ------
-        DeltaError : as for :meth:`unflatten`.
+        The delta's own parameters stay as they are. Errors are those of :meth:`unflatten`.
         """
         return applied(self, vector)
 
-    def save(self, folder: Any) -> None:
+    def save(self, folder: Any, *, start: bool = False) -> None:
         """Store the delta and the heads; see :func:`deltas.save`."""
         from .storage import save
 
-        save(self, folder)
+        save(self, folder, start=start)

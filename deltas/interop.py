@@ -73,13 +73,16 @@ def from_peft(
     paths = [] if converter.prompt else _paths(config, model, values)
     chosen = _host(model, host, paths)
     heads = heads_of(config, model)
+    _refuse_tied(model, heads, "the checkpoint's modules_to_save")
     spec = converter.spec(config, chosen, paths, values)
+    _drop_equal(model, values, folder / TENSORS)
     handle = attach(model, spec, name=name, host=chosen, heads=heads)
     try:
         _fill(handle, converter.entries(handle), values, folder / TENSORS, prefix)
     except DeltaError:
         handle.detach()
         raise
+    handle.counted = False  # a checkpoint of peft holds no start
     return handle
 
 
@@ -173,9 +176,15 @@ def to_peft(handle: Handle, folder: str | Path) -> None:
     converter = _written_as(type(methods[0]), methods[0].name)
     config, values = converter.write(handle, methods[0])
     heads = _heads(handle)
+    _refuse_tied(handle.model, heads, "the delta's heads")
     prefix = "base_model." if converter.prompt else "base_model.model."
     tensors = {key if key == "prompt_embeddings" else prefix + key: t for key, t in values.items()}
     for path in heads:
+        if inside := [site.path for site in handle.sites if f"{site.path}.".startswith(f"{path}.")]:
+            raise DeltaError(
+                f"peft trains the head {path} as a whole, so no delta can act at {inside[0]} in it: leave that role out, or "
+                "store the delta by handle.save(folder)"
+            )
         for own, parameter in handle.model.get_submodule(path).named_parameters():
             tensors[f"{prefix}{path}.{own}"] = parameter
     base: Any = getattr(handle.model, "config", None)
@@ -192,6 +201,40 @@ def to_peft(handle: Handle, folder: str | Path) -> None:
     replace(folder / TENSORS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
     text = json.dumps(document, indent=2, sort_keys=True)
     replace(folder / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _refuse_tied(model: nn.Module, heads: list[str], what: str) -> None:
+    """Refuse heads that share a parameter with the rest of a model: peft trains a copy, hyrel the parameter itself."""
+    tables: dict[int, list[str]] = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        tables.setdefault(id(parameter), []).append(path)
+    inside = tuple(f"{head}." for head in heads)
+    for paths in tables.values():
+        mine, others = [p for p in paths if p.startswith(inside)], [p for p in paths if not p.startswith(inside)]
+        if heads and ((mine and others) or len(mine) > 1):
+            raise DeltaError(
+                f"{mine[0]}, of {what}, is the same parameter as {(others or mine[1:])[0]} in this {type(model).__name__}; "
+                "peft trains a copy of it. Untie the two first: model.config.tie_word_embeddings = False, and "
+                f"a parameter of its own, nn.Parameter({mine[0]}.clone())"
+            )
+
+
+def _drop_equal(model: nn.Module, values: dict[str, Tensor], where: Path) -> None:
+    """Leave out weights of the base model that peft stores beside a delta of its embeddings or output layer.
+
+    Raises
+    ------
+    DeltaError : this model has other weights there.
+    """
+    for key in [key for key in values if key.endswith(".base_layer.weight")]:
+        path = key.removesuffix(".base_layer.weight")
+        weight = getattr(dict(model.named_modules()).get(path), "weight", None)
+        if not isinstance(weight, Tensor) or not torch.equal(weight.detach().cpu(), values[key].to(weight.dtype)):
+            raise DeltaError(
+                f"{where} holds the weight of the base model's {path}, and this model has another there. Load the weight "
+                "that the delta was trained beside into the model first (after resizing embeddings, for example)"
+            )
+        del values[key]
 
 
 def _written_as(cls: type, name: str) -> Converter:

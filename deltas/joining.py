@@ -57,6 +57,10 @@ class Junction(Joint):
         counts = inspect.signature(type(entry).forward).parameters
         self.start = next((name for name in FIRST_POSITION if name in counts), None)
         self.limit = _limit(owner, entry, positions)
+        table_forward = type(owner.get_submodule(positions)).forward if positions else nn.Identity.forward
+        self.of_mask = (
+            "attention_mask" in inspect.signature(table_forward).parameters
+        )  # positions count unmasked tokens
         self.first = 1 if isinstance(getattr(entry, "cls_token", None), nn.Parameter) else 0
         self.space = space_of(entry)
         self.live = 0  # tokens in the pass that runs
@@ -73,7 +77,8 @@ class Junction(Joint):
             hooks.append(entry.register_forward_hook(self.embed))
         if positions:
             table = owner.get_submodule(positions)
-            hooks += [table.register_forward_pre_hook(self.cut), table.register_forward_hook(self.pad)]
+            hooks.append(table.register_forward_pre_hook(self.cut, with_kwargs=True))
+            hooks.append(table.register_forward_hook(self.pad))
         for number, name in enumerate(layers[1:], 1):
             layer = _Layer(self, number)
             self.add_module(f"layer{number}", layer)
@@ -111,8 +116,9 @@ class Junction(Joint):
         past = 0 if cache is None else cache.get_seq_length()
         if n and getattr(cache, "is_compileable", False):
             raise DeltaError(f"{self.path}: tokens of the input need a cache that grows, such as DynamicCache")
-        if n and given.get("attention_mask") is not None:
-            given["attention_mask"] = self._mask(given["attention_mask"], n)
+        mask = given.get("attention_mask")
+        if n and mask is not None:
+            given["attention_mask"] = self._mask(mask, n)
         ids, x = given.get("input_ids"), given.get("inputs_embeds")
         self._fits(ids if x is None else x, extra + (n if self.shifted else 0))
         if self.words or self.shifted:
@@ -120,7 +126,7 @@ class Junction(Joint):
                 table = table_of(self.entry)
                 assert table is not None
                 x = table(ids)
-            self._positions(given, n, extra, past, x)
+            self._positions(given, n, extra, past, x, mask)
             if n and not past:
                 given["input_ids"], given["inputs_embeds"] = None, torch.cat([self.tokens(x), x], 1)
                 self._types(given, n)
@@ -151,7 +157,7 @@ class Junction(Joint):
         rows = mask.max(-2, keepdim=True).values if mask.dtype != torch.bool else mask.any(-2, keepdim=True)
         return torch.cat([rows.expand(*mask.shape[:-2], n, mask.shape[-1]), mask], -2)
 
-    def _positions(self, given: dict[str, Any], n: int, extra: int, past: int, x: Tensor) -> None:
+    def _positions(self, given: dict[str, Any], n: int, extra: int, past: int, x: Tensor, mask: Tensor | None) -> None:
         """Positions of the input's tokens, and before them those of the delta's."""
         if "position_ids" not in self.arguments:
             return
@@ -159,8 +165,11 @@ class Junction(Joint):
         if not self.words and ids is None:
             self.shift = extra  # the embedding layer counts
             return
-        if ids is None:
-            ids = torch.arange(x.shape[1], device=x.device)[None] + max(past - n, 0)
+        seen = max(past - n, 0)
+        if ids is None and self.of_mask and mask is not None and mask.ndim == 2:
+            ids = (mask.long().cumsum(-1) * mask.long() - 1)[:, seen:]
+        elif ids is None:
+            ids = torch.arange(x.shape[1], device=x.device)[None] + seen
         counted = self.shifted or not self.absolute
         ids = ids + extra + (n if counted else 0)
         if n and not past:
@@ -175,9 +184,12 @@ class Junction(Joint):
         if types is not None:
             given["token_type_ids"] = F.pad(types, (n, 0))
 
-    def cut(self, table: nn.Module, args: tuple[Any, ...]) -> Any:
+    def cut(self, table: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Pre-hook of a table of positions: the delta's tokens have none."""
-        return (args[0][..., self.live :], *args[1:]) if self.live and not self.shifted else None
+        if not self.live or self.shifted:
+            return None
+        args = (args[0][..., self.live :], *args[1:]) if args else args
+        return args, {name: v[..., self.live :] if isinstance(v, Tensor) else v for name, v in kwargs.items()}
 
     def pad(self, table: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """Hook of a table of positions: nothing is added to the delta's tokens."""

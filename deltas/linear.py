@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,9 +26,11 @@ class LinearPart(nn.Module):
     Attributes
     ----------
     rows : slice of z that the part sees, of a fused layer
+    first : class attribute; whether it acts before the parts of others, because it knows the layer's own weight
     """
 
     rows: slice | None = None
+    first: bool = False
 
     def before(self, host: nn.Module, h: Tensor) -> Tensor:
         """What the matrix sees in place of h."""
@@ -218,7 +221,7 @@ def insert(host: nn.Module, key: str, part: nn.Module, place: Place) -> None:
         host.add_module("deltas", junction)
         host.forward = junction.run
     junction.add_module(key, part)
-    junction.active.append(part)
+    junction.active = _ordered([*junction.active, part])
 
 
 def remove(host: nn.Module, key: str) -> None:
@@ -241,4 +244,9 @@ def switch(host: nn.Module, key: str, on: bool) -> None:
     part = junction._modules[key]
     others = [other for other in junction.active if other is not part]
     wanted = {id(p) for p in others} | ({id(part)} if on else set())
-    junction.active = [p for p in junction.children() if id(p) in wanted and isinstance(p, LinearPart)]
+    junction.active = _ordered(p for p in junction.children() if id(p) in wanted)
+
+
+def _ordered(parts: Iterable[nn.Module]) -> list[LinearPart]:
+    """Parts as they act one after the other."""
+    return sorted((part for part in parts if isinstance(part, LinearPart)), key=lambda part: not part.first)

@@ -5,7 +5,8 @@ Each of a model and a part of it would freeze and give back what the other train
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -17,7 +18,7 @@ from .errors import DeltaError
 if TYPE_CHECKING:
     from .handle import Handle
 
-__all__ = ["mark", "meeting", "refuse_mixed", "refuse_nested", "refuse_shared", "unmark"]
+__all__ = ["mark", "meeting", "refuse_changed", "refuse_mixed", "refuse_nested", "refuse_shared", "unmark"]
 
 _ABOVE = "_delta_above"  # attribute of every module below one with deltas: their names, for it knows not its owner
 
@@ -43,18 +44,18 @@ def _below(modules: Iterable[tuple[str, nn.Module]]) -> list[nn.Module]:
     return [module for path, module in modules if path and ".deltas." not in f".{path}."]
 
 
-def refuse_nested(model: nn.Module, having: Collection[str]) -> None:
-    """Refuse a delta of a model if a part of it has one, or if it is itself a part of a model that has.
+def refuse_nested(model: nn.Module, modules: Sequence[tuple[str, nn.Module]]) -> None:
+    """Refuse a delta of a model if a part of it has one, or if it is, or shares, a part of a model that has.
 
     Parameters
     ----------
-    having : paths of the modules below `model` that have deltas; that of the model itself, ``""``, may be among them
+    modules : the model's, with their paths
 
     Raises
     ------
     DeltaError : says where the other is.
     """
-    if below := sorted(path for path in having if path):
+    if below := sorted(path for path, module in modules if path and module.__dict__.get("_delta_handles")):
         raise DeltaError(
             f"{below[0]}, a part of this {type(model).__name__}, has a delta: detach it first, or attach this one there too"
         )
@@ -63,6 +64,14 @@ def refuse_nested(model: nn.Module, having: Collection[str]) -> None:
             f"this {type(model).__name__} is a part of a model that has the delta {above[0]!r}: detach it first, or attach "
             "this one to that model too"
         )
+    own = Counter(model.__dict__.get("_delta_handles", {}).keys())
+    marks = {module.__dict__[_ABOVE]: path for path, module in reversed(modules) if _ABOVE in module.__dict__}
+    for names, path in marks.items():
+        if others := Counter(names) - own:
+            raise DeltaError(
+                f"{path}, a part of this {type(model).__name__}, is a part of another model too, which has the delta "
+                f"{next(iter(others))!r}: detach it first, attach this one there, or give each model a copy of the part"
+            )
 
 
 def refuse_shared(handle: Handle) -> None:
@@ -83,10 +92,38 @@ def refuse_shared(handle: Handle) -> None:
                 + (f" and {len(both) - 1} others" if len(both) > 1 else "")
                 + f": call its disable() or detach() first.{head}"
             )
+        taken = {place for place in functions_of(other) if place in functions_of(handle)}
+        if other.active and taken:
+            raise DeltaError(
+                f"the delta {other.name!r} has taken the place of {sorted(taken)[0]} too: disable() or detach() it first"
+            )
         if other.merged and (path := meeting(handle, other)):
             raise DeltaError(f"the delta {other.name!r} is merged into {path}: unmerge() it first")
         if other.active:
             refuse_mixed([*other.sites, *handle.sites])
+
+
+def refuse_changed(handle: Handle) -> None:
+    """Refuse a model that has other parameters by now than those that a delta has trained, such as a new head.
+
+    Raises
+    ------
+    DeltaError : says which.
+    """
+    own = {**handle.owned(), **handle.head_parameters()}
+    for path, value in {**handle.initial, **handle._tuned}.items():
+        here = own.get(path)
+        if ":" not in path and (here is None or here.shape != value.shape):
+            now = "is gone" if here is None else f"has the shape {tuple(here.shape)}, not {tuple(value.shape)}"
+            raise DeltaError(
+                f"{path}, which the delta {handle.name!r} trains, {now}: the model was changed after the delta was detached. "
+                "Put the earlier module back; or save the delta, and load it into a model that has it"
+            )
+
+
+def functions_of(handle: Handle) -> set[str]:
+    """Paths of the activation functions whose place a delta takes."""
+    return {site.place.path for site in handle.sites if site.kind == "activation"}
 
 
 def meeting(one: Handle, other: Handle) -> str | None:

@@ -23,5 +23,5 @@ class Off:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.was:
+        if self.was and self.handle.attached:  # it may have been detached inside
             self.handle.enable()

@@ -27,6 +27,7 @@ from .statistics import kept, statistics
 __all__ = ["fingerprint", "load", "new_folder", "replace", "save"]
 
 SCHEMA = 1
+START = "start.safetensors"
 
 
 def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = (), derived: bool = True) -> str:
@@ -52,9 +53,11 @@ def fingerprint(model: nn.Module, *, heads: tuple[str, ...] = (), derived: bool 
     parts = [site.part for handle in found for site in handle.sites if site.part is not None]
     foreign = {id(t) for part in parts for t in (*part.parameters(), *part.buffers())}
     tensors = {**dict(model.named_parameters()), **_buffers(model, derived)}
+    # A head that shares a parameter with the backbone has it under the name of the backbone.
+    tied = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name.startswith(skip)}
     for name in sorted(tensors):
         tensor = tensors[name]
-        if name.startswith(skip) or id(tensor) in foreign or ".deltas." in f".{name}":
+        if name.startswith(skip) or id(tensor) in tied or id(tensor) in foreign or ".deltas." in f".{name}":
             continue
         value = initial.get(name, tensor).detach().cpu().contiguous()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
@@ -79,19 +82,22 @@ def _dtype(model: nn.Module) -> str:
     return str(found).removeprefix("torch.")
 
 
-def save(handle: Handle, folder: str | Path) -> None:
+def save(handle: Handle, folder: str | Path, *, start: bool = False) -> None:
     """Store a delta and its heads. Written to a temporary name and renamed, so that no half file is left.
 
     Parameters
     ----------
     handle : of the delta
     folder : is made; holds ``delta.safetensors`` and ``delta.json``
+    start : store in ``start.safetensors`` too what ``handle.flatten()`` counts from, as many bytes again: for subspaces
 
     Raises
     ------
-    DeltaError : the folder is a file.
+    DeltaError : the folder is a file; the start is not known.
     """
     tensors = handle.values()
+    if start and not handle.counted:
+        raise DeltaError(f"the start of the delta {handle.name!r} is not known: it was read from files without it")
     folder = new_folder(folder)
     values = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
     first = next(iter(values.values()), torch.empty(0))
@@ -108,9 +114,13 @@ def save(handle: Handle, folder: str | Path) -> None:
         "dtype": str(first.dtype).removeprefix("torch."),
         "backbone_dtype": _dtype(handle.model),
     }
+    (folder / START).unlink(missing_ok=True)  # of an earlier delta
     replace(folder / "delta.safetensors", lambda path: save_file(values, path))
     text = json.dumps(document, indent=1)
     replace(folder / "delta.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    if start:  # last, so that no other delta is ever beside it
+        begun = {key: handle.initial[key].cpu().contiguous() for key in handle.parts()}
+        replace(folder / START, lambda path: save_file(begun, path))
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -184,6 +194,7 @@ def load(
     handle = attach(model, spec, name=name, host=host, heads=heads, dtype=dtype)
     try:
         _fill(handle, tensors, folder)
+        _set_start(handle, Path(folder) / START)
         # A learnable k is among what a delta may train, so the stored one may be that before it or that after it.
         there, both = document.get("k"), (here["k"], geometry(model)["k"])
         if there is not None and not force and not any(math.isclose(there, k, rel_tol=1e-5) for k in both):
@@ -229,6 +240,21 @@ def _fill(handle: Handle, tensors: dict[str, Tensor], folder: str | Path) -> Non
             )
     for key, tensor in own.items():
         tensor.copy_(tensors[key])
+
+
+def _set_start(handle: Handle, path: Path) -> None:
+    """Count from the stored start; remember where there is none."""
+    handle.counted = path.is_file()
+    if not handle.counted:
+        return
+    try:
+        begun = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DeltaError(f"{path} is broken or cut off: {error}") from None
+    parts = handle.parts()
+    if {key: t.shape for key, t in begun.items()} != {key: t.shape for key, t in parts.items()}:
+        raise DeltaError(f"{path} holds the start of another delta than {path.parent / 'delta.safetensors'}")
+    handle.initial |= {key: begun[key].to(parts[key]) for key in parts}
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -32,8 +32,18 @@ def drawn(handle: Handle) -> bool:
     return any(isinstance(t, nn.Parameter) for t in handle.parts().values())
 
 
+def _require_start(handle: Handle) -> None:
+    """Refuse to count from a start that is not the one the delta was trained from."""
+    if not handle.counted and drawn(handle):
+        raise DeltaError(
+            f"the delta {handle.name!r} was read from files that hold no start, from which its vector is counted: store it "
+            "by handle.save(folder, start=True); or call handle.restart() to count from what it is now"
+        )
+
+
 def flatten(handle: Handle) -> Tensor:
-    """What every number differs from its initial value, in float32."""
+    """What every parameter differs from its initial value, in float32."""
+    _require_start(handle)
     values, names = handle.values(), trained_names(handle)
     rows = [(values[k].detach().float() - handle.initial[k].to(values[k].device).float()) for k in names]
     return torch.cat([row.reshape(-1) for row in rows]) if rows else torch.empty(0)
@@ -61,12 +71,14 @@ def _pieces(handle: Handle, vector: Tensor) -> Iterator[tuple[nn.Parameter, Tens
 @torch.no_grad()
 def unflatten(handle: Handle, vector: Tensor) -> None:
     """Set a delta to its initial state plus a vector."""
+    _require_start(handle)
     for parameter, piece, initial in _pieces(handle, vector):
         parameter.copy_(initial + piece)
 
 
 def start_of(handle: Handle) -> Tensor:
     """Initial values of the parameters that :func:`flatten` counts from, as one vector."""
+    _require_start(handle)
     rows = [handle.initial[key].detach().float().reshape(-1) for key in trained_names(handle)]
     return torch.cat(rows) if rows else torch.empty(0)
 
@@ -104,6 +116,7 @@ def applied(handle: Handle, vector: Tensor) -> Iterator[None]:
 
     The parameters themselves stay as they are. Inside the block the model computes with ordinary tensors in their place.
     """
+    _require_start(handle)
     new = {id(p): (initial + piece).to(p.dtype) for p, piece, initial in _pieces(handle, vector)}
     places = [
         (module._parameters, name, parameter)

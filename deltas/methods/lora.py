@@ -50,7 +50,8 @@ class LoRA(Delta):
     dropout : float in [0, 1), on what A sees
     stabilised : bool. rsLoRA: s = alpha / sqrt(rank).
     directed : bool. DoRA: :math:`z = m \odot \frac{(W + s B A) h}{|W + s B A|} + b`, a learned length m for each row,
-        at the start that of W's row. The length in the denominator takes no gradient, as published.
+        at the start that of W's row. The length in the denominator takes no gradient, as published. It acts before what
+        other deltas do to the layer's result.
 
     References
     ----------
@@ -147,6 +148,7 @@ class LowRank(LinearPart):
 
 class _Directed(LowRank):
     fused: Any = None
+    first = True
 
     def __init__(self, site: Site, space: Space, method: LoRA) -> None:
         super().__init__(site, space, method)

@@ -24,8 +24,9 @@ class PromptTuning(Delta):
 
     The tokens join after the embedding layer (as words without a position where the model adds positions to words itself, as
     GPT-2 does) and are taken off before heads and poolers, so that shapes outside are unchanged and the input's tokens keep
-    their positions. A decoder of an encoder-decoder sees the states of the input's tokens. On a Lorentz backbone P are points
-    with the learned space coordinates.
+    their positions. A decoder of an encoder-decoder sees the states of the input's tokens. Layers with a window of attention
+    (Mistral, Gemma 3) count it in slots, so that in a row padded on the left the padding stands between P and the words. On a
+    Lorentz backbone P are points with the learned space coordinates.
 
     Parameters
     ----------

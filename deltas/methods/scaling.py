@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from ..hosts import Host
 from ..linear import LinearPart, folded, matrix
 from ..space import Space, space_before
 
-__all__ = ["IA3"]
+__all__ = ["IA3", "INPUT"]
+
+INPUT = "input"  # purpose of a site
 
 KEYS_AND_VALUES = ("attention.key", "attention.value", "cross.key", "cross.value")
 
@@ -52,11 +54,14 @@ class IA3(Delta):
         roles = self.roles
         if roles is None:  # a decoder alone has no cross-attention
             roles = tuple(role for role in KEYS_AND_VALUES if role.startswith("attention.") or host.has(role))
-        return self.at(host, *roles, *self.inputs)
+        before = [replace(site, purpose=INPUT) for site in self.at(host, *self.inputs)]
+        there = {(site.path, site.place.rows) for site in before}
+        after = [site for site in self.at(host, *roles) if (site.path, site.place.rows) not in there]
+        return sorted([*after, *before], key=lambda site: (site.place.stack, site.place.layer))
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """One vector."""
-        if site.place.role in self.inputs:
+        if site.purpose == INPUT:
             if site.rows is not None:
                 raise DeltaError(f"{site.path} is fused: {site.place.role!r} has no input of its own to multiply")
             return _Before(site.in_features - space_before(site.module).columns)

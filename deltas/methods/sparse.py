@@ -83,7 +83,7 @@ class SparseAdapter(Delta):
         inner: Delta = self.inner
         changes: dict[str, Any] = {} if self.layers is None else {"layers": self.layers}
         if self.large:
-            name = next((name for name in SIZES if hasattr(inner, name)), None)
+            name = next((name for name in SIZES if isinstance(getattr(inner, name, None), int)), None)
             if name is None:
                 raise DeltaError(f"large=True needs a delta with one of {', '.join(SIZES)}; {inner.name} has none")
             changes[name] = round(getattr(inner, name) / (1 - self.sparsity))

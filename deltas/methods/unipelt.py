@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from ..precision import in_dtype_of
 from ..space import Space, space_before
 from .adapter import Bottleneck
 from .llama import InputSite, attention_inputs
-from .lora import FUSED, QUERY_AND_VALUE, LoRA, LowRank, linear_roles
+from .lora import QUERY_AND_VALUE, LoRA, LowRank, linear_roles
 from .parallel import End, Reader, beside
 
 __all__ = ["UniPELT"]
+
+LOW_RANK = "low rank"  # purpose of a site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ class UniPELT(Delta):
 
     def sites(self, host: Host) -> list[Site]:
         """Layers that LoRA changes, attention layers, and beginning and end of the feed-forward layers."""
-        found: list[Site] = [] if self.rank is None else self.at(host, *linear_roles(host, self.roles))
+        low = [] if self.rank is None else self.at(host, *linear_roles(host, self.roles))
+        found: list[Site] = [replace(site, purpose=LOW_RANK) for site in low]
         found += [] if self.length is None else attention_inputs(self, host)
         found += [] if self.bottleneck is None else beside(self, host, ("ffn.down",), ("ffn.up",))
         return found
@@ -84,7 +87,8 @@ class UniPELT(Delta):
         if isinstance(site, End):
             assert self.bottleneck is not None
             return _Adapter(site, space, self.bottleneck, self.activation)
-        if site.place.role in (*self.roles, FUSED) and self.rank is not None:
+        if site.purpose == LOW_RANK:
+            assert self.rank is not None
             return _LoRA(site, space, LoRA(rank=self.rank, alpha=self.alpha))
         return Reader()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,17 @@ class VPT(Delta):
         """The input, which also knows the layers."""
         if self.layers is not None:
             raise DeltaError("VPT acts on the input (deep=False) or on every layer (deep=True) and takes no layers")
-        return [self.at_input(host)]
+        site = self.at_input(host)
+        widths = {"hidden_size", "embedding_size", "word_embed_proj_dim"}
+        config: Any = getattr(site.module, "config", None)
+        if (
+            self.deep
+            and len({getattr(config, name) for name in widths if isinstance(getattr(config, name, None), int)}) > 1
+        ):
+            raise DeltaError(
+                f"the embeddings of this {type(host.model).__name__} have another size than its layers: VPT(deep=False) alone"
+            )
+        return [site]
 
     def build(self, site: Site, space: Space, shared: nn.Module | None = None) -> nn.Module:
         """Tokens."""

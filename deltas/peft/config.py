@@ -134,10 +134,13 @@ def roles_of(host: Host, paths: list[str]) -> tuple[str, ...]:
 
 
 def heads_of(config: Mapping[str, Any], model: nn.Module) -> list[str]:
-    """Paths of the modules in ``modules_to_save``."""
-    saved = config.get("modules_to_save") or []
+    """Paths of the modules in ``modules_to_save``.
+
+    peft finds them by the ends of their names: ``classifier`` means ``pre_classifier`` too.
+    """
+    saved = tuple(config.get("modules_to_save") or [])
     names = [name for name, _ in model.named_modules() if name and ".deltas." not in f".{name}."]
-    found = [name for name in names if matches(list(saved), name)]
+    found = [name for name in names if name.endswith(saved)] if saved else []
     return [name for name in found if not any(name.startswith(f"{other}.") for other in found)]
 
 

@@ -14,10 +14,11 @@ from ..base import Delta, Site
 from ..errors import DeltaError
 from ..handle import Handle
 from ..hosts import Host
+from ..linear import matrix
 from ..methods.lokr import LoKr
 from ..methods.lora import LoRA
 from ..methods.own import LNTuning
-from ..methods.scaling import IA3
+from ..methods.scaling import IA3, INPUT
 from .config import Known, roles_of
 from .convert import Converter, Entry, Values, by_path, into, part_of
 
@@ -81,7 +82,8 @@ def _whole(site: Site, rows: Tensor) -> Tensor:
     """Rows of a fused layer among zeros for all others."""
     if site.rows is None:
         return rows
-    full = rows.new_zeros(3 * rows.shape[0], rows.shape[1])
+    whole, _ = matrix(site.module).shape
+    full = rows.new_zeros(whole, rows.shape[1])
     full[site.rows] = rows
     return full
 
@@ -158,8 +160,7 @@ def _ia3_entries(handle: Handle) -> dict[str, Entry]:
 
 
 def _multiplies_input(site: Site) -> bool:
-    method: Any = site.method
-    return site.place.role in method.inputs
+    return site.purpose == INPUT
 
 
 def _ia3_write(handle: Handle, spec: IA3) -> tuple[dict[str, Any], Values]:

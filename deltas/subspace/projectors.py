@@ -59,8 +59,12 @@ class Projector(nn.Module):
 
     def solve(self, vector: Tensor) -> Tensor:
         """Least squares solution (dim) of P I = vector (size)."""
-        found: Tensor = torch.linalg.lstsq(self.matrix().double(), vector.double()[:, None]).solution[:, 0]
-        return found.to(vector.dtype)
+        matrix = self.matrix()
+        # A rank below dim is one up to the rounding of P itself; the driver that sees it is that of CPUs.
+        smallest = torch.finfo(matrix.dtype).eps * max(matrix.shape)
+        target = vector.cpu().double()[:, None]
+        found: Tensor = torch.linalg.lstsq(matrix.cpu().double(), target, rcond=smallest).solution[:, 0]
+        return found.to(vector)
 
     def config(self) -> dict[str, Any]:
         """Options, as they are stored."""

@@ -55,8 +55,9 @@ def load_delta(model: TextModel, start: str, *, train: bool) -> None:
     UsageError : it belongs to another backbone.
     """
     try:
-        deltas.load(model.backbone, _folder(start), name=DELTA)
+        handle = deltas.load(model.backbone, _folder(start), name=DELTA)
     except deltas.DeltaError as error:
         raise UsageError(f"--delta.start {start}: {str(error).removesuffix(', or pass force=True')}") from None
+    handle.restart()  # what this run trains is counted from what it began with
     if not train:
         model.backbone.requires_grad_(False)

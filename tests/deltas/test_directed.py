@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import deltas
-from deltas import LoRA
+from deltas import IA3, Delta, KAdaptation, KronA, LoRA
 
 from .backbones import nudge
 
@@ -34,3 +35,22 @@ def test_the_length_takes_no_gradient() -> None:
         )
         close = [torch.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(found, want, strict=True)]
         assert close == ([True] * 3 if published else [False, False, True])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [KronA(roles=("q",)), KAdaptation(roles=("q",)), IA3(roles=("q",), inputs=()), IA3(roles=(), inputs=("q",))],
+)
+@pytest.mark.parametrize("later", [True, False])
+def test_it_acts_before_what_others_do_to_the_result_and_merges_to_the_same(other: Delta, later: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"q": nn.Linear(8, 4)}).double()
+    directed = LoRA(rank=2, directed=True, roles=("q",))
+    handle = deltas.attach(model, directed + other if later else other + directed, host={"q": "q"})
+    nudge(handle, 0.5)
+    x = torch.randn(3, 8).double()
+    expected = model["q"](x)
+    handle.merge()
+    torch.testing.assert_close(model["q"](x), expected)
+    handle.unmerge()
+    assert torch.equal(model["q"](x), expected)

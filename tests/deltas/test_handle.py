@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import deltas
-from deltas import Adapter, BitFit, Delta, DeltaError, FullFineTuning, HeadOnly, LoRA, PrefixTuning
+from deltas import Adapter, BitFit, Delta, DeltaError, FullFineTuning, HeadOnly, LoRA, PrefixTuning, RationalActivation
 from deltas.linear import LinearPart
 
 from .backbones import backbone, inputs, nudge, result, state
@@ -363,3 +363,93 @@ def test_taking_a_delta_out_while_it_is_off_leaves_what_another_trains() -> None
     first.detach()
     assert torch.equal(result(model, "bert"), want)
     assert all(p.requires_grad for p in second.parameters())
+
+
+def test_parts_take_the_mode_of_their_layers_when_they_come_back() -> None:
+    model = backbone("bert").train()
+    handle = deltas.attach(model, LoRA(dropout=0.5) + RationalActivation(), heads=())
+    handle.disable()
+    model.eval()
+    handle.enable()
+    assert not any(site.part.training for site in handle.sites if site.part)
+    handle.detach()
+    model.train()
+    handle.attach()
+    assert all(site.part.training for site in handle.sites if site.part)
+    handle.disable()
+    model.double()
+    handle.enable()
+    assert {p.dtype for p in handle.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("head", ["bert.encoder.layer.1", "classifier"])
+def test_a_head_in_which_a_delta_acts_has_its_own_parameters_alone(head: str, tmp_path: Path) -> None:
+    model = backbone("bert")
+    own = sum(p.numel() for p in model.get_submodule(head).parameters())
+    spec = LoRA(rank=1, roles=("attention.query", "classifier"))
+    handle = deltas.attach(model, spec, name="a", heads=(head,))
+    nudge(handle)
+    names = [key for key, _ in handle.named_parameters()]
+    parameters = list(handle.parameters())
+    assert not any(".deltas." in f".{name}" for name in names) and len({id(p) for p in parameters}) == len(parameters)
+    assert handle.count(heads=True) - handle.count() == own
+    acting, vector = result(model, "bert"), handle.flatten()
+    handle.save(tmp_path)
+    other = deltas.attach(model, Adapter(bottleneck=2), name="b", heads=())
+    with handle.disable():
+        torch.testing.assert_close(handle.flatten(), vector)
+    other.detach()
+    fresh = backbone("bert")
+    deltas.load(fresh, tmp_path, name="other")
+    assert torch.equal(result(fresh, "bert"), acting)
+    handle.detach()
+    assert torch.equal(result(model, "bert"), result(backbone("bert"), "bert"))
+
+
+def test_a_model_with_a_new_head_is_refused_before_anything_is_put_in() -> None:
+    model = backbone("bert")
+    handle = deltas.attach(model, LoRA(rank=1))
+    nudge(handle)
+    handle.detach()
+    plain, old = model.bert(**inputs("bert")).last_hidden_state, model.classifier
+    model.classifier = torch.nn.Linear(32, 5)
+    with pytest.raises(DeltaError, match=r"classifier.weight.*has the shape \(5, 32\), not \(2, 32\)"):
+        handle.attach()
+    assert not deltas.handles(model) and torch.equal(model.bert(**inputs("bert")).last_hidden_state, plain)
+    model.classifier = old
+    handle.attach()
+
+
+def test_a_function_that_another_delta_has_taken_is_refused_before_anything_acts() -> None:
+    model = backbone("bert")
+    plain = result(model, "bert")
+    one = deltas.attach(model, LoRA() + BitFit() + RationalActivation(), name="one", heads=())
+    nudge(one)
+    one.disable()
+    other = deltas.attach(model, RationalActivation(), name="other", heads=())
+    with pytest.raises(DeltaError, match=r"'other' has taken the place of .*disable"):
+        one.enable()
+    assert not one.active
+    other.detach()
+    assert torch.equal(result(model, "bert"), plain)
+    one.enable()
+
+
+def test_a_delta_may_be_detached_while_it_is_off() -> None:
+    model = backbone("bert")
+    handle = deltas.attach(model, LoRA())
+    with handle.disable():
+        handle.detach()
+    assert not handle.attached and not deltas.handles(model)
+
+
+def test_parts_lie_where_layers_of_whole_numbers_lie() -> None:
+    class Packed(torch.nn.Module):
+        in_features = out_features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("packed", torch.zeros(4, 4, dtype=torch.int8, device="meta"))
+
+    site = LoRA(roles=("q",)).sites(deltas.host_of(torch.nn.ModuleDict({"q": Packed()}), {"q": "q"}))[0]
+    assert site.like.device.type == "meta" and site.like.dtype == torch.float32

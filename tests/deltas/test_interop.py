@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+import transformers as tf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -341,3 +343,76 @@ def test_a_decoder_that_classifies(config: Any, tmp_path: Path) -> None:
     again = build("gpt2", tf.GPT2ForSequenceClassification).double()
     third = peft.PeftModel.from_pretrained(again, tmp_path / "again").eval()
     torch.testing.assert_close(logits(third, inputs), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_heads_are_found_by_the_ends_of_their_names_as_peft_does(tmp_path: Path) -> None:
+    """``classifier`` means DistilBERT's ``pre_classifier`` too."""
+    model = peft.get_peft_model(
+        distilbert(), peft.LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["q_lin"])
+    ).eval()
+    stir(p for p in model.parameters() if p.requires_grad)
+    model.save_pretrained(tmp_path)
+    found = distilbert()
+    handle = deltas.from_peft(tmp_path, found)
+    assert handle.heads == ["pre_classifier", "classifier"]
+    torch.testing.assert_close(logits(found, batch("bert")), logits(model, batch("bert")), atol=1e-6, rtol=1e-6)
+
+
+def distilbert() -> Any:
+    torch.manual_seed(0)
+    config = tf.DistilBertConfig(vocab_size=80, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    return tf.DistilBertForSequenceClassification(config).double().eval()
+
+
+def test_the_weight_of_an_output_layer_beside_its_delta_must_be_the_models(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "lm_head"])
+    model = peft.get_peft_model(build("llama").double(), config).eval()
+    stir(p for p in model.parameters() if p.requires_grad)
+    model.save_pretrained(tmp_path)
+    assert any(key.endswith("lm_head.base_layer.weight") for key in load_file(tmp_path / "adapter_model.safetensors"))
+    found = build("llama").double()
+    deltas.from_peft(tmp_path, found)
+    torch.testing.assert_close(logits(found, batch("llama")), logits(model, batch("llama")), atol=1e-6, rtol=1e-6)
+    other = build("llama").double()
+    with torch.no_grad():
+        other.lm_head.weight.add_(1)
+    with pytest.raises(deltas.DeltaError, match="base model's lm_head, and this model has another"):
+        deltas.from_peft(tmp_path, other)
+    assert not deltas.handles(other)
+
+
+@pytest.mark.parametrize("saved", [["lm_head"], ["embed_tokens"]])
+def test_tied_weights_are_no_heads_of_peft(saved: list[str], tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=saved)
+    peft.get_peft_model(build("llama", tie_word_embeddings=True), config).save_pretrained(tmp_path)
+    model = build("llama", tie_word_embeddings=True)
+    with pytest.raises(deltas.DeltaError, match=r"is the same parameter as .*Untie"):
+        deltas.from_peft(tmp_path, model)
+    handle = deltas.attach(model, deltas.LoRA(), heads=("lm_head",))
+    with pytest.raises(deltas.DeltaError, match=r"is the same parameter as .*Untie"):
+        deltas.to_peft(handle, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_head_in_which_a_delta_acts_is_none_of_peft(tmp_path: Path) -> None:
+    for heads in ((), ("classifier",)):
+        spec = deltas.LoRA(roles=("attention.query", "classifier"))
+        handle = deltas.attach(build("bert"), spec, heads=heads)
+        with pytest.raises(deltas.DeltaError, match="classifier as a whole"):
+            deltas.to_peft(handle, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("rows", ["0-8", "8-16", "20-24"])
+def test_named_rows_go_to_peft_among_zeros(rows: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = nn.Sequential()
+    base.add_module("qkv", nn.Linear(8, 24))
+    model = deepcopy(base).double()
+    handle = deltas.attach(model, deltas.LoRA(rank=2, roles=("q",)), host={"q": f"qkv:{rows}"})
+    stir(handle.parameters())
+    x = torch.randn(3, 8).double()
+    expected = model(x)
+    deltas.to_peft(handle, tmp_path)
+    other = peft.PeftModel.from_pretrained(deepcopy(base).double(), tmp_path)
+    torch.testing.assert_close(other(x), expected)
+    assert not torch.allclose(expected, base.double()(x))

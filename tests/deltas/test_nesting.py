@@ -87,3 +87,17 @@ def test_checks_want_a_plain_model() -> None:
     assert deltas.check(model, LoRA(rank=1), inputs("bert"))
     handle.attach()
     torch.testing.assert_close(result(model, "bert"), want)
+
+
+def test_two_models_that_share_a_part_have_no_deltas_at_once() -> None:
+    one, other = backbone("bert"), backbone("bert")
+    other.bert = one.bert
+    handle = deltas.attach(one, LoRA(rank=1), name="one")
+    trained = [p.requires_grad for p in one.parameters()]
+    with pytest.raises(DeltaError, match=r"bert.*is a part of another model too, which has the delta 'one'"):
+        deltas.attach(other, LoRA(rank=1), name="two")
+    assert [p.requires_grad for p in one.parameters()] == trained and all(p.requires_grad for p in handle.parameters())
+    deltas.attach(one, BitFit(), name="two", heads=())  # its own second delta
+    for known in list(deltas.handles(one).values()):
+        known.detach()
+    deltas.attach(other, LoRA(rank=1), name="two")

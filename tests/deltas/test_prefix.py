@@ -232,3 +232,22 @@ def test_a_prefix_of_the_user_is_not_overwritten() -> None:
     assert attention.prefix is own
     assert not deltas.handles(model) and not any("deltas" in path for path, _ in model.named_modules())
     torch.testing.assert_close(result(model, "lorentz"), want, rtol=0, atol=0)
+
+
+def test_no_token_sees_a_later_one_in_a_static_cache() -> None:
+    """At the prefill the cache has empty places behind the last token, and transformers gives no mask."""
+    model = build("llama")
+    handle = deltas.attach(model, deltas.PrefixTuning(length=N))
+    prefixes(handle)
+    ids = batch("llama", rows=1)["input_ids"]
+    other = ids.clone()
+    other[0, -1] += 1
+    found = []
+    for cache in (tf.StaticCache, tf.DynamicCache):
+        for given in (ids, other):
+            held = cache(config=model.config, **({"max_cache_len": 12} if cache is tf.StaticCache else {}))
+            with torch.no_grad():
+                found.append(model(input_ids=given, past_key_values=held).logits)
+    torch.testing.assert_close(found[0][:, :-1], found[1][:, :-1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-5)
+    assert not torch.allclose(found[0][:, -1], found[1][:, -1])

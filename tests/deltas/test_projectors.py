@@ -100,3 +100,12 @@ def test_errors(kind: str, own: dict[str, Any], message: str) -> None:
     with pytest.raises(DeltaError, match=message):
         build(kind, 8, 700, own)
     assert kind in PROJECTORS or kind == "desne"
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_point_of_a_projector_of_low_rank_is_the_smallest_that_fits(rank: int) -> None:
+    """P in float32 has a rank below dim only up to rounding, which must not be divided by."""
+    projector = build("low-rank", 6, 400, {"rank": rank})
+    vector = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    expected = torch.linalg.pinv(projector.matrix().double(), rtol=1e-5) @ vector.double()
+    torch.testing.assert_close(projector.solve(vector).double(), expected, rtol=1e-3, atol=1e-5)

@@ -356,3 +356,32 @@ def test_gradients_with_recomputed_activations(family: str, spec: deltas.Delta) 
         grads.append([p.grad for p in handle.parameters()])
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
+
+
+OPT = {"vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+
+
+@pytest.mark.parametrize("spec", [
+    deltas.PromptTuning(length=3), deltas.PromptTuning(length=3, positions="shifted"), deltas.VPT(length=2),
+    deltas.PrefixTuning(length=3, positions="shifted"),
+])  # fmt: skip
+def test_positions_that_are_counted_by_the_mask_do_not_see_padding(spec: deltas.Delta) -> None:
+    """OPT counts the tokens that are not masked, so that it does not matter how much a row is padded on the left."""
+    torch.manual_seed(0)
+    model = tf.OPTForCausalLM(
+        tf.OPTConfig(word_embed_proj_dim=32, max_position_embeddings=64, pad_token_id=1, **OPT)
+    ).eval()
+    handle = deltas.attach(model, spec)
+    with torch.no_grad():
+        for parameter in handle.parameters():
+            parameter.normal_()
+    ids = batch("llama")["input_ids"]
+    padded = torch.cat([torch.ones(2, 4, dtype=torch.long), ids], 1)
+    mask = torch.cat([torch.zeros(2, 4, dtype=torch.long), torch.ones_like(ids)], 1)
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits
+        found = model(input_ids=padded, attention_mask=mask).logits[:, 4:]
+        with handle.disable():
+            without = model(input_ids=ids).logits
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+    assert (plain - without).abs().max() > 1e-2

@@ -92,3 +92,16 @@ def test_refusals() -> None:
         IA3(roles=("ffn.down",))
     with pytest.raises(DeltaError, match="is fused"):
         deltas.attach(backbone("gpt2"), IA3(roles=(), inputs=("attention.key",)))
+
+
+def test_a_group_of_roles_is_multiplied_where_it_is_said() -> None:
+    """``inputs=("mlp",)`` means the inputs of all its layers, also beside a group in roles that has one of them."""
+    model = torch.nn.ModuleDict({"down": torch.nn.Linear(4, 3), "q": torch.nn.Linear(4, 4)})
+    host = {"mlp.down": "down", "mlp.up": "q"}
+    for roles, factors in ((("mlp.up",), {"down": 4, "q": 4}), ((), {"down": 4, "q": 4})):
+        inputs = ("mlp.down",) if roles else ("mlp",)
+        handle = deltas.attach(model, IA3(roles=roles, inputs=inputs), host=host)
+        assert {site.path: site.part.factor.numel() for site in handle.sites if site.part} == factors
+        handle.detach()
+    handle = deltas.attach(model, IA3(roles=("mlp",), inputs=("mlp.down",)), host=host)
+    assert sorted((site.path, site.purpose) for site in handle.sites) == [("down", "input"), ("q", "")]

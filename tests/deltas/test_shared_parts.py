@@ -70,3 +70,15 @@ def test_files_name_what_is_shared_as_before(tmp_path: Path) -> None:
 def test_nothing_else_is_taken_for_shared() -> None:
     handle = deltas.attach(backbone("bert"), LoRA(rank=2))
     assert len(handle.parts()) == 2 * len(handle.sites)
+
+
+def test_a_layer_under_several_paths_has_one_part() -> None:
+    layer = torch.nn.Linear(4, 4)
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([torch.nn.ModuleDict({"q": layer}) for _ in range(3)])})
+    handle = deltas.attach(model, LoRA(rank=2, roles=("q",)), host={"q": "blocks.*.q"})
+    nudge(handle, 0.5)
+    part = handle.sites[0].part
+    assert len(handle.sites) == 1 and part is not None
+    x = torch.randn(2, 4)
+    plain = torch.nn.functional.linear(x, layer.weight + 2 * part.B @ part.A, layer.bias)
+    torch.testing.assert_close(layer(x), plain)

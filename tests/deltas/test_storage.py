@@ -16,6 +16,7 @@ from deltas.storage import fingerprint
 from lorentz.hf import LorentzConfig, LorentzForSequenceClassification
 
 from .backbones import backbone, nudge, result, state
+from .models import batch, build
 
 
 @pytest.fixture
@@ -225,3 +226,48 @@ def test_a_backbone_that_was_cast_is_said_to_be(stored: Path) -> None:
     with pytest.raises(DeltaError, match=r"in float32 and this one is in bfloat16.*Load .* in float32"):
         deltas.load(model, stored)
     deltas.load(model, stored, force=True)
+
+
+def test_a_vector_is_counted_from_the_stored_start_or_not_at_all(tmp_path: Path) -> None:
+    model = backbone("bert")
+    handle = deltas.attach(model, LoRA(rank=2))
+    nudge(handle)
+    vector = handle.flatten()
+    handle.save(tmp_path / "with", start=True)
+    handle.save(tmp_path / "without")
+    fresh = deltas.load(backbone("bert"), tmp_path / "with")
+    torch.testing.assert_close(fresh.flatten(), vector, rtol=0, atol=0)
+    fresh = deltas.load(backbone("bert"), tmp_path / "without")
+    for use in (fresh.flatten, fresh.start, lambda: fresh.unflatten(vector), lambda: fresh.applied(vector).__enter__()):
+        with pytest.raises(DeltaError, match=r"no start.*save\(folder, start=True\)"):
+            use()
+    with pytest.raises(DeltaError, match="not known"):
+        fresh.save(tmp_path / "again", start=True)
+    fresh.restart()
+    assert not fresh.flatten().any()
+    handle.save(tmp_path / "with")  # an earlier start does not stay beside another delta
+    assert not (tmp_path / "with" / "start.safetensors").exists()
+
+
+def test_a_start_of_another_delta_is_refused(tmp_path: Path) -> None:
+    for rank in (1, 2):
+        handle = deltas.attach(backbone("bert"), LoRA(rank=rank))
+        handle.save(tmp_path / str(rank), start=True)
+    (tmp_path / "1" / "start.safetensors").replace(tmp_path / "2" / "start.safetensors")
+    model = backbone("bert")
+    with pytest.raises(DeltaError, match="start of another delta"):
+        deltas.load(model, tmp_path / "2")
+    assert not deltas.handles(model)
+
+
+def test_a_trained_head_that_is_tied_to_the_backbone_comes_back(tmp_path: Path) -> None:
+    model = build("llama", tie_word_embeddings=True)
+    handle = deltas.attach(model, LoRA(rank=1), heads=("lm_head",))
+    nudge(handle)
+    expected = model(**batch("llama")).logits
+    handle.save(tmp_path)
+    fresh = build("llama", tie_word_embeddings=True)
+    deltas.load(fresh, tmp_path)
+    assert torch.equal(fresh(**batch("llama")).logits, expected)
+    with pytest.raises(DeltaError, match="another backbone"):
+        deltas.load(build("llama", tie_word_embeddings=True, seed=1), tmp_path)
