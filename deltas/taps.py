@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from . import attention, joining, linear, replacing
 from .base import Site
-from .errors import DeltaError
 
 __all__ = ["insert", "remove", "switch"]
 
@@ -12,12 +11,6 @@ __all__ = ["insert", "remove", "switch"]
 def insert(site: Site, key: str) -> None:
     """Put the part of a site into its module under `key`."""
     assert site.part is not None
-    there = site.module._modules.get("deltas")
-    if there is not None and key in there._modules:
-        raise DeltaError(
-            f"a delta of the name {key!r} acts at {site.path} already, attached to another part of the model: "
-            "give this one another name"
-        )
     if site.kind == "linear":
         linear.insert(site.module, key, site.part, site.place)
     elif site.kind == "attention":

@@ -175,7 +175,7 @@ def test_names_that_would_meet() -> None:
     inner = model.bert.encoder.layer[0].attention.self.query
     outer = nn.ModuleDict({"q": inner})  # another model with a layer of this one
     deltas.attach(model, LoRA(rank=1))
-    with pytest.raises(DeltaError, match="attached to another part"):
+    with pytest.raises(DeltaError, match="a part of another model too"):
         deltas.attach(outer, LoRA(rank=1, roles=("q",)), host={"q": "q"})
 
 
