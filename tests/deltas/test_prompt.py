@@ -385,3 +385,13 @@ def test_positions_that_are_counted_by_the_mask_do_not_see_padding(spec: deltas.
             without = model(input_ids=ids).logits
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
     assert (plain - without).abs().max() > 1e-2
+
+
+def test_tokens_of_every_layer_need_layers_as_wide_as_the_embeddings() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = tf.ElectraModel(tf.ElectraConfig(vocab_size=80, embedding_size=16, **sizes)).eval()
+    with pytest.raises(deltas.DeltaError, match=r"another size than its layers: VPT\(deep=False\)"):
+        deltas.attach(model, deltas.VPT(length=2))
+    deltas.attach(model, deltas.VPT(length=2, deep=False))
+    assert model(**batch("bert")).last_hidden_state.shape == (2, 7, 32)
