@@ -225,6 +225,12 @@ class DistanceAttention(nn.Module):
                     f"{type(self).__name__} expects points of {self.dim} coordinates{self._hint[0]}, and got a {name} of "
                     f"{x.shape[-1]}. {self._hint[1].format(self.dim - 1)}"
                 )
+        if key is not None and key.shape[:-2] != query.shape[:-2]:
+            raise ValueError(
+                f"queries and keys are those of one batch: query {tuple(query.shape)}, key {tuple(key.shape)}; expand() one"
+            )
+        if value is not None and key is not None and value.shape != key.shape:
+            raise ValueError(f"every key has one value; got key {tuple(key.shape)} and value {tuple(value.shape)}")
 
     def _arrange(self, heads: Tensor, offset: int | None) -> Tensor:
         """Heads' points (..., s, h, size + 1) as (b, h, s, size + 1), rotated by position where an `offset` is given."""

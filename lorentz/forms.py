@@ -24,6 +24,7 @@ __all__ = [
     "sqrt_k",
     "squeeze",
     "total",
+    "unit_pair",
     "unit_space",
     "unit_time",
 ]
@@ -89,6 +90,16 @@ def unit_space(x: Tensor, k: K, dim: int) -> Tensor:
     return s / sqrt_k(k, s)
 
 
+def unit_pair(x: Tensor, y: Tensor, k: K, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Space parts a of `x` and b of `y` as :func:`unit_space` gives them, and a - b.
+
+    The difference is taken first: the division by sqrt(k) rounds, and near points have only their last digits apart.
+    """
+    s, u = double_space(x, dim), double_space(y, dim)
+    root = sqrt_k(k, s)
+    return s / root, u / root, (s - u) / root
+
+
 def unit_time(s: Tensor, dim: int) -> Tensor:
     """Time of the point of k = 1 with space part `s`."""
     return (1 + total(s * s, dim)).sqrt()
@@ -109,15 +120,15 @@ def gram(u: Tensor, v: Tensor, s: Tensor, uv: Tensor, dim: int) -> Tensor:
     return torch.where(short, uv * s_sq - us * vs, s_sq * total(u_perp * v_perp, dim))
 
 
-def chord(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    r"""Squared Lorentzian distance q of the points of k = 1 with space parts a and b, without cancellation.
+def chord(a: Tensor, b: Tensor, diff: Tensor, dim: int) -> Tensor:
+    r"""Squared Lorentzian distance q of the points of k = 1 with space parts a and b, of difference `diff`, not cancelling.
 
     With D = a - b and S = a + b, Lagrange's identity gives
     :math:`(tt')^2 - (1 + a\cdot b)^2 = |D|^2 + |S|^2 |D_{\perp S}|^2 / 4`, a sum of squares, hence
     :math:`q = 2(tt' - a\cdot b - 1) = 2(|D|^2 + |S|^2|D_{\perp S}|^2/4) / (1 + tt' + a\cdot b)`. Symmetric to the bit.
     Where a.b <= -1 nothing cancels in the plain form and the denominator would.
     """
-    diff, both = a - b, a + b
+    both = a + b
     diff_sq = total(diff * diff, dim)
     area = gram(diff, diff, both, diff_sq, dim) / 4
     inner = total(a * b, dim)

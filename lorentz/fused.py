@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .batched import is_batched
 from .math import NO_DIRECTION, lift
 from .signatures import signed
 
@@ -89,7 +90,8 @@ class _BoundedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Any, ...]:
         x, weight, bias, addend, scale, k, y, ratio, gate = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: everything saved is recomputed from the inputs
+        # For a second derivative everything that was saved is recomputed from the inputs.
+        if torch.is_grad_enabled() or is_batched(grad, y):
             y, ratio, gate = _bounded(x, weight, bias, addend, scale, k, ctx.of_time)
             return _gradients(ctx, (x, weight, bias, addend, scale, k), y, ratio, gate, grad)
         return _gradients_at_once(ctx, (x, weight, bias, addend, scale, k), y, ratio, gate, grad)
@@ -255,7 +257,7 @@ class _FreeLinear(torch.autograd.Function):
         y = y[:, : weight.shape[0] + heads].view(*x.shape[:-1], heads, weight.shape[0] // heads + 1)
         space = y[..., 1:]
         if addend is not None:
-            space += addend.reshape(space.shape)
+            space += addend.expand(*x.shape[:-1], weight.shape[0]).reshape(space.shape)
         squared = torch.linalg.vector_norm(space, dim=-1, keepdim=True).square_()
         if sign:
             time = squared.add_(k).sqrt_()
@@ -275,7 +277,8 @@ class _FreeLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, weight, y, k = ctx.saved_tensors  # the result is part of the graph: a second derivative goes through it
         slope = grad[..., :1] / (y[..., :1] if ctx.sign else y[..., :1] + k.sqrt())
-        grad_z = torch.addcmul(grad[..., 1:], y[..., 1:], slope).flatten(-2)
+        grad_z = torch.addcmul(grad[..., 1:], y[..., 1:], slope)
+        grad_z = grad_z.reshape(*grad_z.shape[:-2], weight.shape[0])
         rows = grad_z.reshape(-1, grad_z.shape[-1])
         need = ctx.needs_input_grad
         to_k = None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .batched import is_batched
 from .signatures import signed
 
 __all__ = ["merge_heads"]
@@ -29,7 +30,8 @@ class _MergeHeads(torch.autograd.Function):
 
     With n the norm under the root, ``r = sqrt(k / n)``, ``y = r a_s`` the head's coordinates, T the time of the result,
     an incoming gradient (g_t, g_s) and ``p = g_s + g_t y / T``, ``D = <p, y>`` a head: ``dL/da_s = r p + D a_s / n``,
-    ``dL/da_t = -D a_t / n``, ``dL/dk = sum D / 2k + g_t / 2T``; where the bound k holds, ``dL/da_s = p`` alone.
+    ``dL/da_t = -D a_t / n``, ``dL/dk = sum D / 2k + g_t / 2T``. Rounding alone brings n below its bound k: the value is the
+    bound's there and the derivative stays that of n, divided by the rounding error of n where that is above k.
     """
 
     saved_exact: tuple[str, ...] = ("a", "point", "ratio")
@@ -65,20 +67,20 @@ class _MergeHeads(torch.autograd.Function):
         heads = a.shape[1]
         if dead is not None:
             a = a.masked_fill(dead, 0)
-        twice = torch.is_grad_enabled()
+        twice = torch.is_grad_enabled() or is_batched(grad, a)
         if twice:  # the ratio that was saved is no part of the graph
-            norm = a[..., :1] * a[..., :1] - (a[..., 1:] * a[..., 1:]).sum(-1, keepdim=True)
-            ratio = (k / torch.where(norm <= k, k, norm)).sqrt()
+            ratio = (k / _norm(a, k)).sqrt()
             ratio = ratio if dead is None else ratio.masked_fill(dead, 0)
         slope = grad[..., :1] / point[..., :1]
         inward = _by_head(torch.addcmul(grad[..., 1:], point[..., 1:], slope), heads).transpose(1, 2)
         # One buffer serves the product under the sum and the gradient.
-        buffer = torch.empty_like(a)
+        buffer = torch.empty_like(a) if not twice else a
         product = inward * a[..., 1:] if twice else buffer[..., 1:].copy_(inward).mul_(a[..., 1:])
         along = product.sum(-1, keepdim=True) * ratio
-        inside = (ratio > 0) & (ratio < 1)
-        # D / n, with 1 / n = ratio^2 / k; nothing where the bound or the mask decided.
+        inside = ratio > 0
+        # D / n, with 1 / n = ratio^2 / k; nothing where the mask decided.
         pull = torch.where(inside, along * ratio * ratio / k, torch.zeros_like(along))
+        pull = torch.where(ratio >= 1, pull * _trust(a, k), pull)
         to_a = None
         if ctx.needs_input_grad[0]:
             if twice:
@@ -98,11 +100,25 @@ class _MergeHeads(torch.autograd.Function):
         return torch.vmap(_merge, in_dims)(*inputs), (0, 0)
 
 
+def _trust(a: Tensor, k: Tensor) -> Tensor:
+    """``k / max(k, eps a_t^2)`` (..., 1), a constant: what a norm of about k tells of its own derivative."""
+    time = a[..., :1].detach()
+    noise = torch.finfo(a.dtype).eps * time * time
+    return (k / torch.maximum(noise, k)).detach()
+
+
+def _norm(a: Tensor, k: Tensor) -> Tensor:
+    """``max(-<a, a>_L, k)`` (..., 1), with the derivative of the first as far as it is known."""
+    norm = a[..., :1] * a[..., :1] - (a[..., 1:] * a[..., 1:]).sum(-1, keepdim=True)
+    value = torch.maximum(norm, k).detach()
+    slope = torch.where(norm <= k, _trust(a, k), torch.ones_like(norm))
+    return value + slope * (norm - norm.detach())
+
+
 def _merge(a: Tensor, dead: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor]:
     """Result and ratio by differentiable operations."""
     time = a[..., :1]
-    norm = time * time - (a[..., 1:] * a[..., 1:]).sum(-1, keepdim=True)
-    ratio = (k / torch.where(norm <= k, k, norm)).sqrt().masked_fill(time == 0, torch.nan)
+    ratio = (k / _norm(a, k)).sqrt().masked_fill(time == 0, torch.nan)
     space = ratio * a[..., 1:]
     if dead is not None:
         ratio, space = ratio.masked_fill(dead, 0), space.masked_fill(dead, 0)

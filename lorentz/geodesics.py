@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, arsinhc, asinh, chord, double_space, sinhc, sqrt_k, squeeze, total, unit_space
+from .forms import K, arsinhc, asinh, chord, double_space, sinhc, sqrt_k, squeeze, total, unit_pair, unit_space
 from .math import expmap, lift
 from .tangent import norm
 
@@ -48,7 +48,7 @@ def geodesic(
     ValueError : t has another size along `dim`.
     """  # noqa: D205
     wide, dim = _parameter(t, x, dim)
-    q = chord(unit_space(x, k, dim), unit_space(y, k, dim), dim)
+    q = chord(*unit_pair(x, y, k, dim), dim)
     angle_sq = q * arsinhc(q / 4) ** 2
     whole = sinhc(angle_sq)
 

@@ -31,6 +31,7 @@ from .forms import (
     sqrt_k,
     squeeze,
     total,
+    unit_pair,
     unit_space,
 )
 
@@ -110,8 +111,8 @@ def sqdist(
 
     Shapes (..., d) and (..., d), broadcast, to (...). Not the square of :func:`dist`.
     """
-    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    q = chord(a, b, dim) * scalar(k, a)
+    a, b, diff = unit_pair(x, y, k, dim)
+    q = chord(a, b, diff, dim) * scalar(k, a)
     return squeeze(q, dim, keepdim).to(x.dtype)
 
 
@@ -125,8 +126,8 @@ def dist(
 
     Shapes (..., d) and (..., d), broadcast, to (...). ``dist(x, y) == dist(y, x)`` to the bit.
     """
-    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    length = 2 * asinh(safe_sqrt(chord(a, b, dim)) / 2) * sqrt_k(k, a)
+    a, b, diff = unit_pair(x, y, k, dim)
+    length = 2 * asinh(safe_sqrt(chord(a, b, diff, dim)) / 2) * sqrt_k(k, a)
     return squeeze(length, dim, keepdim).to(x.dtype)
 
 
@@ -139,8 +140,8 @@ def dist2(
 
     Shapes (..., d) and (..., d), broadcast, to (...).
     """
-    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    q = chord(a, b, dim)
+    a, b, diff = unit_pair(x, y, k, dim)
+    q = chord(a, b, diff, dim)
     return squeeze(q * arsinhc(q / 4) ** 2 * scalar(k, a), dim, keepdim).to(x.dtype)
 
 
@@ -202,10 +203,10 @@ def logmap(x: Float[Tensor, "..."], y: Float[Tensor, "..."], *, k: K = 1.0, dim:
 
     Shapes (..., d) and (..., d), broadcast, to (..., d), tangent at `x`, Lorentzian norm ``dist(x, y)``; 0 at x = y.
     """
-    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    q = chord(a, b, dim)
+    a, b, diff = unit_pair(x, y, k, dim)
+    q = chord(a, b, diff, dim)
     ratio = arsinhc(q / 4) / (1 + q / 4).sqrt()
-    space = ratio * (b - a - q / 2 * a)
+    space = -ratio * (diff + q / 2 * a)
     time = total(a * space, dim) / (1 + total(a * a, dim)).sqrt()
     return (torch.cat([time, space], dim) * sqrt_k(k, space)).to(x.dtype)
 
@@ -247,7 +248,13 @@ def centroid(
     combined = _combine(points, weight)
     if many or x.dtype != torch.float64:
         sum_of_weights = x.shape[-2] if weight is None else total(weight.double(), -1)
-        norm_sq = torch.maximum(-minkowski(combined, combined, keepdim=True), kk * sum_of_weights**2)
+        # Where rounding leaves less than the bound the value is the bound, and the derivative stays that of the difference
+        # as far as it is known: up to its rounding error.
+        plain = -minkowski(combined, combined, keepdim=True)
+        bound = (kk * sum_of_weights**2).detach()
+        noise = torch.finfo(plain.dtype).eps * combined[..., :1].detach().square()
+        slope = torch.where(plain <= bound, bound / torch.maximum(noise, bound), torch.ones_like(plain)).detach()
+        norm_sq = torch.maximum(plain, bound).detach() + slope * (plain - plain.detach())
     else:
         norm_sq = _length_squared(points, weight, combined, kk)
     return lift((space_of(combined) * (kk / norm_sq).sqrt()).to(x.dtype), k=k)

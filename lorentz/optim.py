@@ -210,7 +210,7 @@ class RiemannianSGD(Riemannian):
         for p in params:
             if shrink != 1:
                 p.mul_(shrink)
-            if group["momentum"] and not self.state[p]:
+            if group["momentum"] and "momentum_buffer" not in self.state[p]:
                 self.state[p].update(self._fresh(p, group, None))
             buffers.append(self.state[p]["momentum_buffer"] if group["momentum"] else None)
         sgd(

@@ -123,6 +123,9 @@ class Riemannian(torch.optim.Optimizer):
             if chart is not None:
                 _check_inside(point[..., 1:] if ambient else point, chart)
             state.update(self._fresh(point[..., 1:] if ambient else point, group, chart))
+        elif group.get("momentum") and "momentum_buffer" not in state:  # it was set after the first step
+            fresh = self._fresh(point[..., 1:] if ambient else point, group, chart)
+            state["momentum_buffer"] = fresh["momentum_buffer"]
         if not grad.is_sparse:
             _advance(state)
             if point.ndim == 1:  # a single point: a table of one row

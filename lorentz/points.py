@@ -38,6 +38,13 @@ class PointParameters(nn.Module):
         self._tag()
         return self
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As for every module: points that take the place of others are points of the manifold too."""
+        replaced = self._parameters.get(name) is not None
+        super().register_parameter(name, param)
+        if replaced and param is not None:
+            self._tag()
+
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self._tag()

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .forms import K, chord, double_space, total, unit_space, unit_time
+from .forms import K, chord, double_space, total, unit_pair, unit_space, unit_time
 from .tangent import with_time
 
 __all__ = ["transport", "transport_from_origin", "transport_to_origin"]
 
 
-def _along(a: Tensor, b: Tensor, u: Tensor, dim: int) -> Tensor:
-    r"""Inner product of the point b with the vector u that is tangent at a (k = 1), by the space parts.
+def _along(a: Tensor, b: Tensor, diff: Tensor, u: Tensor, dim: int) -> Tensor:
+    r"""Inner product of the point b = a + diff with the vector u that is tangent at a (k = 1), by the space parts.
 
     Near points and long vectors cancel in :math:`b\cdot u - t_b\, a\cdot u / t_a`. With :math:`b = \beta a + b_\perp` it is
     :math:`b_\perp\cdot u_\perp + (a\cdot u)\,\frac{(\beta-1)(\beta+1) - |b_\perp|^2}{t_a(\beta t_a + t_b)}`,
@@ -21,7 +21,7 @@ def _along(a: Tensor, b: Tensor, u: Tensor, dim: int) -> Tensor:
     :math:`\beta - t_b/t_a`. Below |a| = 1, where nothing is lost, the difference b - a alone is taken out.
     """
     ta, tb = unit_time(a, dim), unit_time(b, dim)
-    diff, au, a_sq = b - a, total(a * u, dim), total(a * a, dim)
+    au, a_sq = total(a * u, dim), total(a * a, dim)
     short = a_sq < 1
     safe = torch.where(short, torch.ones_like(a_sq), a_sq)
     more = total(a * diff, dim) / safe
@@ -51,8 +51,8 @@ def transport(
     Tensor, shape (..., d), tangent at `y`, of the Lorentzian norm of `v`, in the dtype of `v`.
     """
     u = double_space(v, dim)
-    a, b = unit_space(x, k, dim), unit_space(y, k, dim)
-    ratio = _along(a, b, u, dim) / (2 + chord(a, b, dim) / 2)
+    a, b, diff = unit_pair(x, y, k, dim)
+    ratio = _along(a, b, -diff, u, dim) / (2 + chord(a, b, diff, dim) / 2)
     return with_time(b, u + ratio * (a + b), dim).to(v.dtype)
 
 

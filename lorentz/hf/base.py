@@ -65,6 +65,15 @@ class LorentzPreTrainedModel(PreTrainedModel):
         others = [name for name in self._curvatures() if name.endswith("rho") and not name.startswith(self._home)]
         return {**tied, **{name: f"{self._home}rho" for name in others}}
 
+    def mark_tied_weights_as_initialized(self, loading_info: Any) -> None:
+        """As in transformers, but a learned curvature that a checkpoint does not have is missing under all its names."""
+        name = f"{self._home}rho"
+        missing = name in loading_info.missing_keys
+        super().mark_tied_weights_as_initialized(loading_info)
+        if missing:
+            loading_info.missing_keys.add(name)
+            setattr(self.get_parameter(name), "_is_hf_initialized", False)  # noqa: B010
+
     def tie_weights(self, *args: Any, **options: Any) -> None:
         """Tie, and mark the parameters that are points again: a loaded tensor has lost its marks."""
         super().tie_weights(*args, **options)

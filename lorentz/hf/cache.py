@@ -56,7 +56,10 @@ def one_cache(past_key_values: Any, cache: Any) -> Any:
     """
     if past_key_values is not None and cache is not None:
         raise ValueError("past_key_values and cache are two names of one thing, give one of them")
-    return past_key_values if cache is None else cache
+    found = past_key_values if cache is None else cache
+    if found is not None and not hasattr(found, "self_attention_cache"):  # of a decoder alone: it takes the tokens
+        return EncoderDecoderCache(found, DynamicCache())
+    return found
 
 
 def new_cache() -> Any:

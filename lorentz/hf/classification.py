@@ -143,7 +143,7 @@ class LorentzForTokenClassification(_Classifier):
             return_dict=True,
         )
         logits = self.classify(found.last_hidden_state)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten())
         output = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions
         )

@@ -85,7 +85,7 @@ class LorentzForConditionalGeneration(VocabularyModel, GenerationMixin):
             return_dict=True,
         )
         logits = self.lm_head(found.last_hidden_state)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten())
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=logits,

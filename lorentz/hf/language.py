@@ -57,7 +57,7 @@ class VocabularyModel(LorentzPreTrainedModel):
                 old = getattr(old_lm_head, name)
                 new = torch.empty(new_num_tokens, *old.shape[1:], dtype=old.dtype, device=old.device).normal_(0, std)
                 new[:kept] = old[:kept]
-                setattr(head, name, nn.Parameter(new))
+                setattr(head, name, nn.Parameter(new, requires_grad=old.requires_grad))
             old_lm_head.num_classes = new_num_tokens
         return head
 
@@ -96,7 +96,7 @@ class LorentzForMaskedLM(VocabularyModel):
             return_dict=True,
         )
         logits = self.lm_head(found.last_hidden_state)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten())
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=found.hidden_states, attentions=found.attentions
         )

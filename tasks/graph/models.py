@@ -89,6 +89,8 @@ class Encoder(nn.Module):
 class _LorentzEncoder(Encoder):
     """Points of the hyperboloid, and decoders by distances between them."""
 
+    bounded = False  # whether the layers bound the radius of what they return
+
     def __init__(self, config: GraphConfig, features: Inputs, graph: SparseMatrix, classes: int) -> None:
         super().__init__(config, features, graph, classes)
         model = config.model
@@ -97,7 +99,9 @@ class _LorentzEncoder(Encoder):
         self.head = LorentzClassifier(model.dim, classes, manifold=self.manifold) if classes else None
 
     def proximity(self, h: Tensor, pairs: Tensor) -> Tensor:
-        """Negative squared Lorentzian distances; plain, as the points of bounded layers are near."""
+        """Negative squared Lorentzian distances; plain where the layers are bounded, so that points are near the origin."""
+        if not self.bounded:
+            return -self.manifold.sqdist(h.index_select(0, pairs[0]), h.index_select(0, pairs[1]))
         difference = _squared(h, pairs)
         return difference[:, 0].square() - difference[:, 1:].square().sum(-1)
 
@@ -138,6 +142,7 @@ class LorentzGCN(_LorentzEncoder):
             )
             for _ in range(model.layers)
         )  # fmt: skip
+        self.bounded = model.variant != "unbounded"
         first = self.layers[0]
         assert isinstance(first, LorentzGraphConv)
         first.linear = self.first

@@ -18,7 +18,7 @@ _ROWS = 1 << 16  # entries of a block for each thread: it stays in the cache
 
 
 class _LogMass(torch.autograd.Function):
-    """Products in float64, as squared distances cancel; all else in float32, block by block, with the derivative at once."""
+    """Products in float64, as squared distances cancel and so do their gradients; all else in float32, block by block."""
 
     @staticmethod
     def forward(query: Tensor, key: Tensor, row: Tensor, column: Tensor, table: Table) -> tuple[Tensor, Tensor]:
@@ -28,9 +28,11 @@ class _LogMass(torch.autograd.Function):
         cuts = torch.searchsorted(row, torch.arange(0, len(query) + rows, rows, device=row.device)).tolist()
         for block, start in enumerate(range(0, len(query), rows)):
             part, masked = slice(start, start + rows), slice(cuts[block], cuts[block + 1])
-            q = (query[part] @ key.T).float().clamp_(min=TINY)
-            q[row[masked] - start, column[masked]] = inf
-            total[part], slope[part] = table.log_mass(q)
+            q = (query[part] @ key.T).float()
+            near = q <= TINY
+            q.clamp_(min=TINY)[row[masked] - start, column[masked]] = inf
+            total[part], own = table.log_mass(q)
+            slope[part] = own.masked_fill_(near, 0)
         return total, slope
 
     @staticmethod
@@ -43,10 +45,8 @@ class _LogMass(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         query, key, slope = ctx.saved_tensors
-        grad = grad[:, None]
-        to_query = (slope @ key.float()) * grad
-        to_key = slope.T @ (query.float() * grad)
-        return to_query.double(), to_key.double(), None, None, None
+        slope, grad = slope.double(), grad.double()[:, None]
+        return (slope @ key) * grad, slope.T @ (query * grad), None, None, None
 
 
 def log_mass(query: Tensor, key: Tensor, row: Tensor, column: Tensor, table: Table) -> Tensor:

@@ -399,3 +399,18 @@ def test_attention_compiles_with_inductor_and_exports() -> None:
     want = attend(x, **options)
     for made in (torch.compile(attend, fullgraph=True), torch.export.export(attend, (x,), options).module()):
         assert (made(x, **options) - want).abs().max() <= 8 * torch.finfo(torch.float32).eps * want.abs().max()
+
+
+@pytest.mark.compiled
+def test_keys_and_values_that_do_not_belong_together_are_refused() -> None:
+    """torch's kernel reads beyond the shorter of them."""
+    manifold = Lorentz(1.0)
+    layer = LorentzMultiheadAttention(5, 2, manifold=manifold)
+    x = manifold.lift(torch.randn(2, 6, 4))
+    for value in (x[:, :5], x[:1], torch.cat([x, x], 1)):
+        with pytest.raises(ValueError, match="every key has one value"):
+            layer(x, x, value)
+    with pytest.raises(ValueError, match="those of one batch"):
+        layer(x, x[:1])
+    with pytest.raises(ValueError, match="those of one batch"):
+        layer(x.view(2, 3, 2, 5), x.view(3, 2, 2, 5))

@@ -359,3 +359,35 @@ def test_wrong_calls_say_what_is_missing() -> None:
         encoder()
     with pytest.raises(ValueError, match="decoder_input_ids or decoder_inputs_embeds, one of them"):
         made(LorentzModel, is_encoder_decoder=True)(torch.tensor([[5]]))
+
+
+@every
+def test_a_curvature_is_learned_from_a_checkpoint_of_a_fixed_one(kind: type, tmp_path: Path) -> None:
+    model = made(kind, k=2.0)
+    model.save_pretrained(tmp_path)
+    learned = kind.from_pretrained(tmp_path, learnable_k=True).eval()  # type: ignore[attr-defined]
+    base = learned.base_model
+    assert base.manifold.rho.item() == 0 and base.manifold.k.item() == pytest.approx(2.0)
+    torch.testing.assert_close(first(learned, **batch(model)), first(model, **batch(model)))
+    first(learned, **batch(model)).sum().backward()
+    assert base.manifold.rho.grad is not None
+    with torch.no_grad():
+        base.manifold.rho.fill_(0.3)
+    learned.save_pretrained(tmp_path / "again")
+    again = kind.from_pretrained(tmp_path / "again").eval()  # type: ignore[attr-defined]
+    assert again.base_model.manifold.k.item() == pytest.approx(base.manifold.k.item())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_model_stays_frozen_when_its_vocabulary_grows(tied: bool) -> None:
+    model = made(LorentzForMaskedLM, tie_word_embeddings=tied)
+    model.requires_grad_(False)
+    model.resize_token_embeddings(64)
+    assert not [name for name, p in model.named_parameters() if p.requires_grad]
+
+
+def test_labels_of_any_whole_number() -> None:
+    model = made(LorentzForMaskedLM)
+    given = batch(model)
+    losses = [model(**given, labels=given["input_ids"].to(dtype)).loss for dtype in (torch.int64, torch.int32)]
+    assert torch.equal(*losses)

@@ -134,3 +134,14 @@ def test_it_learns_to_copy() -> None:
     ids = torch.randint(3, 12, (32, 4), generator=g)
     copied = model.eval().generate(ids, max_new_tokens=4, do_sample=False)
     assert (copied[:, 1:] == ids).float().mean() > 0.9
+
+
+def test_a_cache_of_a_decoder_alone_takes_the_tokens() -> None:
+    model = made()
+    ids, mask = source()
+    given = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids[:, :1]}
+    cache = DynamicCache()
+    with torch.no_grad():
+        found = model(**given, past_key_values=cache)
+    torch.testing.assert_close(found.logits, model(**given).logits)
+    assert cache.get_seq_length() == 1 and isinstance(getattr(found, CACHE), EncoderDecoderCache)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 
 import geoopt
 import pytest
 import torch
 
-from lorentz import Lorentz, LorentzEmbedding, LorentzLinear
+from lorentz import Lorentz, LorentzEmbedding, LorentzLinear, LorentzMultiheadAttention
 from lorentz import math as lm
 from lorentz.check import check_manifold, residual, safe_radius, watch
 from lorentz.linear import VARIANTS
@@ -240,3 +241,37 @@ def test_the_padding_row_gets_no_gradient_in_any_way_of_looking_up() -> None:
     table = LorentzEmbedding(4, 3, manifold=Lorentz(), padding_idx=1, std=1.0)
     table()[:, 1:].sum().backward()
     assert torch.equal(table.weight.grad.abs().sum(1) > 0, torch.tensor([True, False, True, True]))
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "attention"])
+def test_jacobians_by_batched_backward_passes(variant: str) -> None:
+    """``jacrev`` without grad mode, and torch's older vectorised jacobian, against one row at a time."""
+    torch.manual_seed(0)
+    manifold = Lorentz(1.0)
+    layer = LorentzMultiheadAttention(5, 2, manifold=manifold) if variant == "attention" else None
+    layer = layer or LorentzLinear(5, 4, manifold=manifold, variant=variant)
+    layer = layer.double()
+    s = torch.randn(1, 3, 4, dtype=torch.float64)
+    f = lambda s: layer(manifold.lift(s))  # noqa: E731
+    rows = torch.autograd.functional.jacobian(f, s)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's attention has no batched backward pass
+        torch.testing.assert_close(torch.func.jacrev(f)(s), rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(torch.autograd.functional.jacobian(f, s, vectorize=True), rows)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_addend_is_broadcast(variant: str) -> None:
+    manifold = Lorentz(1.0)
+    layer, x = LorentzLinear(5, 4, manifold=manifold, variant=variant), manifold.lift(torch.randn(2, 3, 4))
+    addend = torch.randn(3, 1, 3)[0]
+    torch.testing.assert_close(layer(x, addend=addend), layer(x, addend=addend.expand(2, 3, 3)))
+
+
+def test_a_table_in_the_place_of_another_is_one_of_points() -> None:
+    table = LorentzEmbedding(5, 4, manifold=Lorentz(1.0))
+    table.weight = torch.nn.Parameter(torch.randn(7, 3))
+    assert table.weight.manifold is table.manifold

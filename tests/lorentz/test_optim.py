@@ -168,3 +168,20 @@ def test_bad_input_is_explained() -> None:
     plain.grad = torch.eye(3).to_sparse(2)
     with pytest.raises(ValueError, match="by rows"):
         RiemannianSGD([plain]).step()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_momentum_that_is_set_later_begins_at_nothing(sparse: bool) -> None:
+    late, early = table(sparse=sparse), table(sparse=sparse)
+    optimizers = [RiemannianSGD(late.parameters(), lr=0.1), RiemannianSGD(early.parameters(), lr=0.1, momentum=0.9)]
+    goal = late(torch.arange(12)).detach().flip(0)
+    for step in range(3):
+        for layer, optimizer in zip((late, early), optimizers, strict=True):
+            optimizer.zero_grad()
+            lm.dist2(layer(torch.arange(12)), goal).sum().backward()
+            optimizer.step()
+        if step == 0:  # the first steps of both are those without a velocity
+            torch.testing.assert_close(late.weight, early.weight)
+            optimizers[0].param_groups[0]["momentum"] = 0.9
+            optimizers[1].state[early.weight]["momentum_buffer"].zero_()
+    torch.testing.assert_close(late.weight, early.weight)

@@ -407,3 +407,14 @@ def test_recipes_train_a_few_steps(recipe: str, data_dir: Path, tmp_path: Path) 
     metric = {"lp": "roc_auc", "nc": "f1"}[config.problem]
     assert 0.1 < result.metrics["test"][metric] <= 1
     assert result.values["manifold"]["residual"] < 1e-5
+
+
+@pytest.mark.parametrize(("name", "model"), [("lorentz_attention", {}), ("lorentz_gcn", {"variant": "unbounded"})])
+def test_nearness_of_far_points_is_not_a_difference_of_squares(name: str, model: dict[str, Any], folder: Path) -> None:
+    _, _, net = encoder(name, folder, **model)
+    base = torch.tensor([[0.0, 8.0, 0, 0, 0]], dtype=torch.float64)
+    points = net.manifold.expmap0(base + 0.1 * torch.nn.functional.pad(torch.randn(6, 4, dtype=torch.float64), (1, 0)))
+    pairs = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    rounded = net.manifold.lift(lm.space_of(points).float())
+    exact = -net.manifold.sqdist(*(net.manifold.lift(lm.space_of(rounded).double())[part] for part in pairs))
+    torch.testing.assert_close(net.proximity(rounded, pairs).double(), exact, rtol=1e-5, atol=0)

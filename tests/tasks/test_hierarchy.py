@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
 import tasks
+from lorentz import Lorentz
 from lorentz import math as lm
 from tasks.api import recipes
 from tasks.cli import main
@@ -24,7 +25,7 @@ from tasks.data.hierarchy import Hierarchy, ancestors_of, hierarchy_from_edges
 from tasks.data.load import load
 from tasks.errors import UsageError
 from tasks.hierarchy.config import HierarchyConfig, ModelConfig, NegativesConfig
-from tasks.hierarchy.loss import softmax_loss
+from tasks.hierarchy.loss import log_mass, softmax_loss
 from tasks.hierarchy.models import GEOMETRIES, Table
 from tasks.hierarchy.reconstruction import rank_ancestors, reconstruction
 from tasks.hierarchy.task import HierarchyEmbedding
@@ -402,3 +403,37 @@ def test_wordnet_nouns_as_published_and_mammals_reconstructed(data_dir: Path, tm
     for recipe in ("mammals-6", "mammals-6-normal"):
         result = tasks.run("hierarchy", recipe=recipe, data_dir=data_dir, runs=tmp_path, quiet=True)
         assert result.metrics["test"]["map"] >= 0.9
+
+
+@pytest.mark.parametrize("radius", [4.0, 8.0, 9.5])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 2.0])
+def test_the_gradient_of_far_negatives_is_not_rounding(radius: float, spread: float) -> None:
+    """Against geodesic distances in float64, by the Riemannian norm: the products under it cancel far from the origin."""
+    torch.manual_seed(0)
+    manifold = Lorentz(1.0)
+    base = manifold.expmap0(torch.tensor([[0.0, radius, 0, 0, 0]], dtype=torch.float64))
+    points = manifold.random_normal(60, 5, mean=base, std=spread / 2, dtype=torch.float64)
+    table = GEOMETRIES["lorentz"](60, ModelConfig(dim=5))
+    start, none = lm.space_of(points).float(), torch.zeros(0, dtype=torch.long)
+    near, far = start.clone().requires_grad_(), start.double().requires_grad_()
+    query, key = table.features(manifold.lift(near))
+    log_mass(query[:1], key[1:], none, none, table).sum().backward()
+    x = manifold.lift(far)
+    torch.logsumexp(-manifold.dist(x[:1], x[1:]), 0).backward()
+    assert near.grad is not None and far.grad is not None
+
+    def length(covector: torch.Tensor) -> torch.Tensor:
+        along = (covector * start.double()).sum(1)
+        return (covector.square().sum(1) + along.square()).sqrt()
+
+    error = length(near.grad.double() - far.grad)
+    assert error[0] < 1e-5 * length(far.grad)[0] and (error[1:] < 1e-4 * length(far.grad)[1:] + 1e-9).all()
+
+
+def test_two_points_in_one_place_do_not_push_each_other() -> None:
+    table = GEOMETRIES["lorentz"](4, ModelConfig(dim=3))
+    space = torch.tensor([[40.0, 3.0]]).repeat(4, 1).requires_grad_()
+    query, key = table.features(Lorentz(1.0).lift(space))
+    none = torch.zeros(0, dtype=torch.long)
+    log_mass(query[:1], key[1:], none, none, table).sum().backward()
+    assert space.grad is not None and not space.grad.any()

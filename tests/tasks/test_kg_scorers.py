@@ -200,3 +200,9 @@ def test_n3_is_the_sum_of_cubed_moduli(name: str) -> None:
             numbers = vector.tolist() if name == "distmult" else map(complex, vector[:3].tolist(), vector[3:].tolist())
             total += float(sum(abs(number) ** 3 for number in numbers))
     assert float(model.n3(h, r, t).detach()) == pytest.approx(total / 2)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_batch_of_nothing_has_no_scores(name: str) -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    assert make(name).score(none, none, none).shape == (0,)

@@ -29,7 +29,7 @@ def apply_relations(weight: Tensor, x: Tensor, relation: Tensor, *, transpose: b
     # F.embedding, not index_select: its gradient on a CPU is several times faster.
     matrices = F.embedding(torch.repeat_interleave(present, blocks), weight.flatten(1)).unflatten(1, weight.shape[1:])
     padded = x.new_zeros(len(matrices) * size, x.shape[1]).index_copy(0, slot, x)
-    product = torch.bmm(padded.view(len(matrices), size, -1), matrices if transpose else matrices.mT)
+    product = torch.bmm(padded.view(len(matrices), size, x.shape[1]), matrices if transpose else matrices.mT)
     return F.embedding(slot, product.flatten(0, 1))
 
 
