@@ -275,3 +275,18 @@ def test_a_table_in_the_place_of_another_is_one_of_points() -> None:
     table = LorentzEmbedding(5, 4, manifold=Lorentz(1.0))
     table.weight = torch.nn.Parameter(torch.randn(7, 3))
     assert table.weight.manifold is table.manifold
+
+
+def test_a_functional_call_without_ties_leaves_a_shared_curvature() -> None:
+    """As the documentation says: torch restores a module of several names only so."""
+    torch.manual_seed(0)
+    manifold = Lorentz(2.0, learnable=True)
+    layer, rho = LorentzMultiheadAttention(5, 2, manifold=manifold), manifold.rho
+    x = manifold.lift(torch.randn(2, 3, 4)).detach()
+    given = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    given["manifold.rho"] += 0.5
+    found = torch.func.functional_call(layer, given, (x,), tie_weights=False)
+    assert manifold.rho is rho and rho is not None and rho.item() == 0
+    with torch.no_grad():
+        rho.add_(0.5)
+    torch.testing.assert_close(layer(x), found)
