@@ -150,7 +150,7 @@ def count_kl(
     for name, (a, b), mass in zip(("head", "tail"), both, backgrounds, strict=True):
         if side in (name, "both"):
             total = total + _marginal_kl(
-                a, b, smoothing * mass / max(mass.sum(), 1.0), counts.total, smoothing, at, reverse
+                a, b, smoothing * mass / (mass.sum() or 1.0), counts.total, smoothing, at, reverse
             )
     return np.asarray(total)
 

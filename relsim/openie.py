@@ -196,7 +196,10 @@ class _File:
         line, all_of, odd = 0, Outcome(Counter(), float("inf"), 0.0, True), False
         for text, latin1 in text_blocks(self.path):
             block = _blank_header(text) if layout.header and line == 0 else text
-            outcome = stage_text(self.db, query, block, line, str(self.path), self.number, self.tally)
+            outcome = stage_text(
+                self.db, query, block, line, str(self.path), self.number, self.tally,
+                typed=bool(layout.head_type or layout.tail_type),
+            )  # fmt: skip
             lines = block.count("\n") + 1
             self.counts.update(outcome.counts)
             self.counts.update(lines=lines, latin1=latin1)

@@ -174,8 +174,11 @@ def report_apply(
     lines = []
     try:
         phrases = read_map(mapping)
-        for path in files:
-            target = _target(path, out, len(files) > 1, "restored" if undo else "mapped")
+        targets = [_target(path, out, len(files) > 1, "restored" if undo else "mapped") for path in files]
+        if twice := [target for target in targets if targets.count(target) > 1]:
+            same = [str(file) for file, other in zip(files, targets, strict=True) if other == twice[0]]
+            raise UsageError(f"{' and '.join(same)} would all be written to {twice[0]}: give them one at a time")
+        for path, target in zip(files, targets, strict=True):
             if undo:
                 lines.append(f"{target}: {undo_map(phrases, path, target, column=column):,} phrases put back")
             else:

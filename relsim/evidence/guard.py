@@ -77,7 +77,8 @@ class Guard:
     the arguments' words and types, and the encoder, which merge no pair that should have common facts and has none or few,
     nor phrases without a fact and without a word in common unless an encoder speaks for them, and call none an inverse
     without two common facts the other way round. They are not asked where there are two phrases alone, since they say
-    how these differ from all others. Then contradiction, voice (own, is owned by) and polarity overrule.
+    how these differ from all others; shared facts then decide, and of fewer than 15 one, or less than half, makes sure of
+    nothing. Then contradiction, voice (own, is owned by) and polarity overrule.
 
     Parameters
     ----------
@@ -142,6 +143,10 @@ class Guard:
                 self.used.add(regime)
                 p[rows] = load_calibration(regime).probability(self._features(regime, at, rows, found, swapped))
         cap = self._cap(at, found, by_facts | by_neural, alone, swapped)
+        if alone:  # the model of shared facts was fitted to more of them
+            agreed = found.head.agreed
+            unsure = ~by_neural & (smaller < _FEW) & ((agreed < _CONFIRMED) | (2 * agreed < smaller))
+            cap[unsure] = np.minimum(cap[unsure], _UNCONFIRMED)
         held = ~by_neural & (p > cap)
         p[held] = cap[held]
         words[by_facts] = FACTS + (SWAPPED if swapped else "")

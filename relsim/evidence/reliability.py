@@ -80,7 +80,9 @@ def threshold_for(p: Float, precision: float, *, least: float = 0.5) -> float:
         raise ValueError(f"precision is {precision}, expected between 0 and 1, such as 0.9")
     ranked = -np.sort(-np.asarray(p, dtype=np.float64))
     ranked = ranked[ranked >= least]
-    good = np.flatnonzero(np.cumsum(ranked) >= precision * np.arange(1, len(ranked) + 1))
+    # A threshold takes all of equal probability.
+    last = np.append(ranked[1:] < ranked[:-1], True) if len(ranked) else np.zeros(0, dtype=np.bool_)
+    good = np.flatnonzero((np.cumsum(ranked) >= precision * np.arange(1, len(ranked) + 1)) & last)
     return float(ranked[good[-1]]) if len(good) else 1.0
 
 

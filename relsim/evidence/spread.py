@@ -65,19 +65,15 @@ def bootstrap(
 
 def neural_spread(
     neural: Neural, i: NDArray[np.int64], j: NDArray[np.int64]
-) -> tuple[Float, Float, Float, Float, Float, Float]:
-    """For pairs that the neural similarity covers: KL and standard error both ways, effective heads, and quantile.
+) -> tuple[Float, Float, Float, Float, Float, Float, Float]:
+    """For pairs that the neural similarity covers: KL and standard error both ways, effective heads, and an interval.
 
-    The quantile is that of the larger divergence's interval, in standard errors.
+    Its two ends are those of the larger divergence, as :meth:`relsim.RelationSimilarity.interval` gives them.
     """
     a, b = neural.place[i], neural.place[j]
     similarity = neural.similarity
     kl_ab, kl_ba = neural.kl[a, b], neural.kl[b, a]
     error = similarity.stderr.numpy()
     ess = similarity.ess.numpy()
-    low, high = (end.numpy() for end in similarity.interval())
-    forward = kl_ab >= kl_ba
-    width = np.where(forward, high[a, b] - low[a, b], high[b, a] - low[b, a])
-    larger = np.where(forward, error[a, b], error[b, a])
-    quantile = np.divide(width / 2, larger, out=np.zeros_like(width), where=larger > 0)
-    return kl_ab, kl_ba, error[a, b], error[b, a], np.minimum(ess[a], ess[b]), quantile
+    low, high = (end.numpy()[a, b] for end in similarity.interval(of="max"))
+    return kl_ab, kl_ba, error[a, b], error[b, a], np.minimum(ess[a], ess[b]), low, high

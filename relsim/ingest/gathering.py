@@ -115,13 +115,25 @@ def _merged(db: Any, what: str) -> Merged:
 
 def _facts(db: Any, typed: bool, min_support: int) -> None:
     """Tables ``fact`` (ids, counts, types), ``support`` (of each phrase), and the names that are kept, renumbered."""
-    types = ", mode(head_type) AS head_type, mode(tail_type) AS tail_type" if typed else ""
+    types = ", head_type, tail_type" if typed else ""
     db.execute(
-        f"CREATE TABLE fact AS SELECT p.id::INTEGER AS r, x.id::INTEGER AS h, y.id::INTEGER AS t, sum(s.n) AS n{types} "
+        f"CREATE TABLE {'stated' if typed else 'fact'} AS "
+        f"SELECT p.id::INTEGER AS r, x.id::INTEGER AS h, y.id::INTEGER AS t, sum(s.n) AS n{types} "
         "FROM staged s JOIN phrase_form p ON p.form = s.relation AND p.level = s.level "
         "JOIN argument_form x ON x.form = s.head AND x.level = s.level "
-        "JOIN argument_form y ON y.form = s.tail AND y.level = s.level GROUP BY 1, 2, 3"
+        f"JOIN argument_form y ON y.form = s.tail AND y.level = s.level GROUP BY 1, 2, 3{types}"
     )
+    if typed:  # the type that is stated most often, the first by name among equals
+        votes = " ".join(
+            f"LEFT JOIN (SELECT r, h, t, min(struct_pack(minus := -n, form := {side})).form AS {side} FROM "
+            f"(SELECT r, h, t, {side}, sum(n) AS n FROM stated WHERE {side} IS NOT NULL GROUP BY ALL) GROUP BY r, h, t) "
+            "USING (r, h, t)"
+            for side in ("head_type", "tail_type")
+        )
+        db.execute(
+            "CREATE TABLE fact AS SELECT r, h, t, n, head_type, tail_type FROM "
+            f"(SELECT r, h, t, sum(n) AS n FROM stated GROUP BY r, h, t) {votes}; DROP TABLE stated"
+        )
     db.execute(
         "DROP VIEW staged; DROP TABLE raw; DROP TABLE argument_form;"
         f"CREATE TABLE support AS SELECT r AS id, count(*) AS support, count(*) >= {int(min_support)} AS kept "

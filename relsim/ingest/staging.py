@@ -21,6 +21,7 @@ __all__ = [
 
 _EXAMPLES = 5
 _BATCH = 50_000
+_LARGEST = 1e30  # of a count: their sums are kept in float32
 _SPACE = r"[\s\x{00A0}\x{2028}\x{2029}]+"
 LEVELS = {"names": 0, "lemma": 1, "text": 2}
 SCHEMA = """
@@ -83,7 +84,9 @@ def _judged(source: str, low: str, what: str, min_confidence: float | None) -> s
                 WHEN coalesce(relation, '') = '' THEN 'relation phrase is empty'
                 WHEN coalesce(tail, '') = '' THEN 'second argument is empty'
                 WHEN w IS NULL OR NOT isfinite(w) THEN '{what} is not a number'
-                WHEN {low} THEN 'count is not above 0'
+                WHEN n IS NULL OR NOT isfinite(n) THEN 'count is not a number'
+                WHEN {low} OR n <= 0 THEN 'count is not above 0'
+                WHEN greatest(abs(w), n) > {_LARGEST!r} THEN '{what} is beyond {_LARGEST:g}'
                 WHEN {below} THEN '' END AS reason
             FROM ({source})
         )"""
@@ -94,10 +97,12 @@ def text_query(layout: Layout, normalise: bool, min_confidence: float | None) ->
     odd = " OR ".join(f"contains(line, {text})" for text in ("'  '", "chr(11)", "chr(12)", "chr(13)"))
     plain = "false" if layout.escapes else f"strlen(line) = length(line) AND NOT ({odd})"
     weight = f"TRY_CAST(trim({layout.weight}) AS DOUBLE)" if layout.weight else "1.0"
+    count = f"TRY_CAST(trim({layout.count}) AS DOUBLE)" if layout.count else "1.0"
+    types = [f"nullif(trim({cell}), '')" if cell else "NULL::VARCHAR" for cell in (layout.head_type, layout.tail_type)]
     head, relation, tail = (_clean(cell, normalise) for cell in (layout.head, layout.relation, layout.tail))
     source = f"""
         SELECT number, line, {layout.shape} AS reason, NULL AS kind, {head} AS head, {relation} AS relation,
-            {tail} AS tail, {weight} AS w, 1.0 AS n, NULL::VARCHAR AS head_type, NULL::VARCHAR AS tail_type,
+            {tail} AS tail, {weight} AS w, {count} AS n, {types[0]} AS head_type, {types[1]} AS tail_type,
             false AS more, 0 AS dropped
         FROM (
             SELECT number, line, {layout.cells} AS f, {plain} AS plain FROM (
@@ -112,15 +117,21 @@ def text_query(layout: Layout, normalise: bool, min_confidence: float | None) ->
     return _judged(source, low, layout.weight_kind or "confidence or count", min_confidence)
 
 
-def stage_text(db: Any, query: str, block: str, before: int, name: str, file: int, tally: Tally) -> Outcome:
+def stage_text(
+    db: Any, query: str, block: str, before: int, name: str, file: int, tally: Tally, *, typed: bool = False
+) -> Outcome:
     """Parse a block of lines after ``before`` others into ``raw``; return what became of them."""
     db.execute(query, [block, before])
     outcome = _count(db, name, tally)
+    types, group = ("head_type, tail_type", ", head_type, tail_type") if typed else ("NULL, NULL", "")
     db.execute(
-        "INSERT INTO raw SELECT head, relation, tail, count(*), sum(w), NULL, NULL, $1 FROM parsed WHERE kind IS NULL "
-        "GROUP BY head, relation, tail",
+        f"INSERT INTO raw SELECT head, relation, tail, sum(n), sum(w), {types}, $1 FROM parsed WHERE kind IS NULL "
+        f"GROUP BY head, relation, tail{group}",
         [file],
     )
+    if typed and not tally.typed:
+        found = "SELECT 1 FROM parsed WHERE kind IS NULL AND (head_type IS NOT NULL OR tail_type IS NOT NULL) LIMIT 1"
+        tally.typed = db.execute(found).fetchone() is not None
     return outcome
 
 

@@ -86,7 +86,8 @@ class RelationSimilarity:
 
         Differences between dissimilar pairs vanish on this scale; rank by ``kl`` where they matter.
         """
-        return torch.exp(-torch.maximum(self.kl, self.kl.T))
+        # An estimate may fall below 0, a divergence does not.
+        return torch.exp(-torch.maximum(self.kl, self.kl.T).clamp(min=0))
 
     def interval(self, level: float = 0.95, *, of: str = "kl") -> tuple[Tensor, Tensor]:
         """Two-sided interval for sampling error: lower and upper ends, float64 ``(R, R)`` each, in nats.

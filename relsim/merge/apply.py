@@ -71,7 +71,7 @@ def read_map(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises
     ------
     ValueError
-        For a file without these columns, or that is no UTF-8 text.
+        For a file without these columns, a row without one of the two, or a file that is no UTF-8 text.
     OSError
         When it cannot be read.
     """
@@ -79,7 +79,12 @@ def read_map(path: str | os.PathLike[str]) -> dict[str, str]:
     if not {"phrase", "canonical"} <= set(header):
         shown = ", ".join(header)
         raise ValueError(f"{path}: expected columns phrase and canonical, got {shown}; give a canonical_map.tsv")
-    return {plain(row["phrase"]): plain(row.get("canonical", "")) for row in rows if "phrase" in row}
+    for number, row in enumerate(rows, 2):
+        if not row.get("phrase") or not row.get("canonical"):
+            raise ValueError(
+                f"{path}, row {number}: a phrase and its canonical phrase are expected, got {list(row.values())}"
+            )
+    return {plain(row["phrase"]): plain(row["canonical"]) for row in rows}
 
 
 def apply_map(
@@ -138,7 +143,8 @@ def apply_map(
                     counts["bad"] += 1
                 else:
                     phrase = cells[place]
-                    canonical = canonical_of(phrase)
+                    # A carriage return at its end could not be told from one at the end of the line.
+                    canonical = None if phrase.endswith("\r") else canonical_of(phrase)
                     if canonical is None:
                         counts["unknown"] += 1
                         unknown[phrase] += 1
@@ -210,7 +216,8 @@ def undo_map(
 def _split(line: str) -> tuple[str, str, str]:
     """Byte-order mark, text and end of a line; only the first one can have a mark."""
     mark = _BOM if line.startswith(_BOM) else ""
-    body = line[len(mark) :].rstrip("\r\n")
+    body = line[len(mark) :].removesuffix("\n")
+    body = body.removesuffix("\r") if len(mark) + len(body) < len(line) else body
     return mark, body, line[len(mark) + len(body) :]
 
 

@@ -70,7 +70,9 @@ def rank_pairs(
     p, p_turned = straight.p, turned.p
     if review is not None:
         slope = review.recalibration(facts.relations, kept.i, kept.j, p)
-        p, p_turned = slope(p), slope(p_turned)
+        # Marks move what was estimated; what evidence holds down stays down.
+        p = np.where(straight.held | straight.vetoed, np.minimum(slope(p), p), slope(p))
+        p_turned = np.where(turned.held | turned.vetoed, np.minimum(slope(p_turned), p_turned), slope(p_turned))
         accepted, rejected = review.rows(facts.relations, kept.i, kept.j)
         p[accepted], p[rejected] = 1.0, 0.0
         # A mark speaks of the phrases as they stand.
@@ -112,11 +114,12 @@ def rank_pairs(
     ess = np.minimum(effective[i], effective[j])
     stderr_ab, stderr_ba = bootstrap(counts, i, j, swap, ~by_neural, seed)
     # A KL of counts is biased by more than mentions scatter: no interval around it would hold the relations' divergence.
-    quantile = np.full(len(i), np.nan)
+    ends = np.full((2, len(i)), np.nan)
     if guard.neural is not None:
         rows = np.flatnonzero(by_neural)
         wide = neural_spread(guard.neural, i[rows], j[rows])
-        kl_ab[rows], kl_ba[rows], stderr_ab[rows], stderr_ba[rows], ess[rows], quantile[rows] = wide
+        kl_ab[rows], kl_ba[rows], stderr_ab[rows], stderr_ba[rows], ess[rows] = wide[:5]
+        ends[:, rows] = wide[5:]
     worst, stderr = np.maximum(kl_ab, kl_ba), np.where(kl_ab >= kl_ba, stderr_ab, stderr_ba)
     gap, noise = kl_ba - kl_ab, 2.0 * np.hypot(stderr_ab, stderr_ba)
     # Count KLs differ between a frequent and a rare synonym too: only neural ones tell a direction.
@@ -135,7 +138,7 @@ def rank_pairs(
     )
     directed = (p >= threshold) & (side != 0) | (way != 0)
     kind = np.select(
-        [nothing & ~fixed, fixed & (p < threshold), swap & (way == 0), directed & ~fixed & (side > 0),
+        [nothing & ~fixed, fixed & (p < threshold), swap & ((way == 0) | fixed), directed & ~fixed & (side > 0),
          directed & ~fixed & (side < 0), p < threshold],
         ["not enough evidence", "different", "inverse", "narrower", "broader", "different"],
         "equivalent",
@@ -143,7 +146,7 @@ def rank_pairs(
     names = np.array(facts.relations, dtype=object)
     values: list[NDArray[Any]] = [names[i], names[j], kind, p, np.exp(-worst), kl_ab, kl_ba, stderr]
     # KL is never below 0, and neither is the end of its interval.
-    values += [np.maximum(worst - quantile * stderr, 0.0), worst + quantile * stderr, ess]
+    values += [np.maximum(ends[0], 0.0), ends[1], ess]
     values += [support[i], support[j], telling["agreed"].astype(np.int64), telling["rate"], decided]
     details = {
         "contradiction": telling["verdict"], "agreement_low": telling["low"], "agreement_high": telling["high"],

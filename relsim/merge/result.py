@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from relsim.evidence.counts import Float
 from relsim.evidence.examples import Evidence, evidence
+from relsim.evidence.guard import SWAPPED
 from relsim.facts import Facts
 from relsim.ingest.report import IngestReport
 from relsim.kl.result import RelationSimilarity
@@ -115,14 +116,14 @@ class RedundancyResult:
                 below = dict(self.not_enough_evidence)
                 why = f"has only {below[phrase]} distinct argument pairs" if phrase in below else "is not in the facts"
                 raise ValueError(f"{phrase!r} was not compared: it {why}")
-        return evidence(self.facts, ids[a], ids[b], swapped=frozenset((a, b)) in self._inverse, top=top)
+        return evidence(self.facts, ids[a], ids[b], swapped=frozenset((a, b)) in self._swapped, top=top)
 
     @cached_property
-    def _inverse(self) -> frozenset[frozenset[str]]:
+    def _swapped(self) -> frozenset[frozenset[str]]:
         return frozenset(
             frozenset((a, b))
-            for a, b, kind in zip(self.pairs["rel_a"], self.pairs["rel_b"], self.pairs["kind"], strict=True)
-            if kind == "inverse"
+            for a, b, decided in zip(self.pairs["rel_a"], self.pairs["rel_b"], self.pairs["decided_by"], strict=True)
+            if str(decided).endswith(SWAPPED)
         )
 
     def summary(self) -> list[str]:

@@ -15,7 +15,9 @@ from relsim.merge.tables import plain, read_tsv
 __all__ = ["REVIEWED", "Review", "read_review"]
 
 REVIEWED = "review"
-_YES = {"accept", "accepted", "yes", "y", "1", "true", "same", "+", "must", "equivalent"}
+_SAME = {"same", "must", "equivalent"}
+_YES = {"accept", "accepted", "yes", "y", "1", "true", "+"} | _SAME
+_OTHER = {"inverse", "narrower", "broader"}  # kinds of rows that say something else than the same
 _NO = {"reject", "rejected", "no", "n", "0", "false", "different", "-", "cannot"}
 _LEAST_MARKS = 10
 # How firmly the slope is held at 1 and the shift at 0: worth about a dozen marks of even odds.
@@ -26,16 +28,22 @@ _HOLD = 3.0
 class Review:
     """Pairs of phrases with a mark: True for the same, False for not.
 
+    A mark speaks of the phrases as they stand, whatever they were scored as: of an inverse, True would merge ``has child``
+    with ``is child of``.
+
     Parameters
     ----------
     marks
         (phrase, phrase) in sorted order to the mark.
     source
         Where they came from, for messages.
+    confirmed
+        Accepted rows of another kind than the same, which merge nothing.
     """
 
     marks: dict[tuple[str, str], bool]
     source: str = "review"
+    confirmed: tuple[tuple[str, str], ...] = ()
 
     def rows(
         self, relations: Sequence[str], i: NDArray[np.int64], j: NDArray[np.int64]
@@ -59,15 +67,23 @@ class Review:
         ]
 
     def unknown(self, relations: Sequence[str]) -> list[str]:
-        """Warning about marks on phrases that were not compared, if there are any."""
+        """Warnings about marks that merge and part nothing: of phrases that were not compared, of rows of another kind."""
         known = set(relations)
         lost = [pair for pair in self.marks if not known.issuperset(pair)]
+        found = []
+        if self.confirmed:
+            a, b = self.confirmed[0]
+            found.append(
+                f"{len(self.confirmed):,} accepted rows of {self.source} are of the kinds inverse, narrower and broader, "
+                f"such as {a!r} and {b!r}, and merge nothing; to merge a pair all the same, mark it with the word same"
+            )
         if not lost:
-            return []
+            return found
         phrase = next(phrase for phrase in lost[0] if phrase not in known)
         return [
+            *found,
             f"{len(lost):,} of {len(self.marks):,} marks of {self.source} change nothing: they name phrases that were not "
-            f"compared, such as {phrase!r}; mark pairs.tsv of a run on the same files with the same options"
+            f"compared, such as {phrase!r}; mark pairs.tsv of a run on the same files with the same options",
         ]
 
     def recalibration(
@@ -113,7 +129,8 @@ def _logit(p: Float) -> Float:
 def read_review(path: str | os.PathLike[str]) -> Review:
     """Read marks from a TSV with columns ``rel_a``, ``rel_b`` and ``review`` (or ``mark``, ``accept``), such as pairs.tsv.
 
-    Cells of the mark: accept, yes, same, 1, + or reject, no, different, 0, -; an empty cell is no mark.
+    Cells of the mark: accept, yes, 1, + or reject, no, different, 0, -; an empty cell is no mark. Accepted are rows as they
+    stand: one whose ``kind`` is inverse, narrower or broader is right and merges nothing, unless the mark is same.
 
     Raises
     ------
@@ -123,6 +140,7 @@ def read_review(path: str | os.PathLike[str]) -> Review:
         When the file cannot be read.
     """
     marks: dict[tuple[str, str], bool] = {}
+    confirmed: list[tuple[str, str]] = []
     header, rows = read_tsv(path)
     column = next((name for name in ("review", "mark", "accept") if name in header), None)
     if column is None or not {"rel_a", "rel_b"} <= set(header):
@@ -137,6 +155,9 @@ def read_review(path: str | os.PathLike[str]) -> Review:
         if word not in _YES | _NO:
             raise ValueError(f"{path}:{number}: mark {word!r}, expected accept or reject, or nothing")
         a, b = sorted((plain(row.get("rel_a", "")), plain(row.get("rel_b", ""))))
+        if word in _YES - _SAME and row.get("kind", "") in _OTHER:
+            confirmed.append((a, b))
+            continue
         if marks.setdefault((a, b), word in _YES) is not (word in _YES):
             raise ValueError(f"{path}:{number}: {a!r} and {b!r} are marked accept in one row and reject in another")
-    return Review(marks, str(path))
+    return Review(marks, str(path), tuple(confirmed))

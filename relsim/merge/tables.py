@@ -72,8 +72,9 @@ class PairTable:
 def cell(value: Any) -> str:
     r"""Text of one TSV cell.
 
-    TAB, line ends and backslash become ``\t``, ``\n``, ``\r``, ``\\``. Text that a spreadsheet would run (first
-    character = + - @) gets a leading apostrophe. Numbers are written as they are; NaN as an empty cell.
+    TAB, line ends and backslash become ``\t``, ``\n``, ``\r``, ``\\``, and a quotation mark at the beginning of text that
+    ends with one becomes ``\"``, so that it is none of a spreadsheet's. Text that a spreadsheet would run (first character
+    = + - @) gets a leading apostrophe. Numbers are written as they are; NaN as an empty cell.
 
     Examples
     --------
@@ -85,10 +86,12 @@ def cell(value: Any) -> str:
     if not isinstance(value, str):
         return str(value)
     text = value.translate(_ESCAPED) if _ODD.search(value) else value
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = "\\" + text
     return "'" + text if _RUN.match(text) else text
 
 
-_ESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
+_ESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r", '"': '"'}
 
 
 def plain(text: str) -> str:
@@ -101,7 +104,7 @@ def plain(text: str) -> str:
     """
     if text.startswith("'") and _RUN.match(text, 1):
         text = text[1:]
-    return re.sub(r"\\([\\tnr])", lambda found: _ESCAPES[found.group(1)], text)
+    return re.sub(r"\\([\\tnr\"])", lambda found: _ESCAPES[found.group(1)], text)
 
 
 def read_tsv(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:

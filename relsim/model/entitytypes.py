@@ -19,7 +19,7 @@ def entity_types(facts: Facts, *, types: int | None = None, seed: int = 0) -> Te
 
 
 def given_types(facts: Facts) -> Tensor:
-    """The type each entity most often has as an argument, int64 ``(E,)``; one more type for entities without facts.
+    """The type each entity most often has as an argument, int64 ``(E,)``; one more type for entities without any.
 
     Raises
     ------
@@ -30,9 +30,12 @@ def given_types(facts: Facts) -> Tensor:
         raise ValueError("the facts carry no head_type and tail_type: use induced_types(facts)")
     kind = torch.cat([facts.head_type, facts.tail_type])
     size = int(kind.max()) + 1 if len(kind) else 0
-    key = torch.cat([facts.head, facts.tail]) * size + kind
+    key, count = torch.cat([facts.head, facts.tail]) * size + kind, facts.count.double().repeat(2)
+    if facts.types is not None and "" in facts.types:  # an argument without a type
+        typed = kind != list(facts.types).index("")
+        key, count = key[typed], count[typed]
     found, place = torch.unique(key, return_inverse=True)
-    votes = torch.zeros(len(found), dtype=torch.float64).index_add_(0, place, facts.count.double().repeat(2))
+    votes = torch.zeros(len(found), dtype=torch.float64).index_add_(0, place, count)
     order = torch.argsort(votes, stable=True)  # the last write, that of the most votes, stays
     result = torch.full((facts.num_entities,), size, dtype=torch.int64)
     for entity, own in zip((found[order] // size).tolist(), (found[order] % size).tolist(), strict=True):

@@ -102,7 +102,8 @@ class Layout:
     """How to take a line apart, as DuckDB expressions over ``line`` (text) and ``f`` (its cells, or NULL).
 
     ``shape`` gives the reason a line is bad, or NULL. ``weight_kind`` is "confidence", "count", or None to decide from
-    all values: integers of which one is above 1 are counts, anything else is a confidence. ``escapes`` says that a cell
+    all values: integers of which one is above 1 are counts, anything else is a confidence. ``count`` is that of a file with
+    a confidence too. ``escapes`` says that a cell
     may hold characters that do not stand in the line itself, or a TAB.
     """
 
@@ -114,6 +115,9 @@ class Layout:
     tail: str
     weight: str | None = None
     weight_kind: str | None = None
+    count: str | None = None
+    head_type: str | None = None
+    tail_type: str | None = None
     header: bool = False
     escapes: bool = False
     level: Level = "text"

@@ -10,6 +10,7 @@ from relsim.readers.base import Argument, Aside, Extraction, Item, Lines, Reader
 
 __all__ = ["OLLIE", "OPENIE6"]
 
+_ADDED = re.compile(r"\[([^\[\]]*)\]")
 _EXTRACTION = re.compile(
     r"\s*(?P<confidence>-?\d*\.?\d+(?:[eE][-+]?\d+)?):?\s+(?:(?P<context>[^\t]*?):)?\((?P<parts>.*)\)\s*"
     r"(?P<extra>(?:\[[^\]]*\]\s*)*)$"
@@ -55,8 +56,8 @@ def read_brackets(lines: Lines, path: Path) -> Iterator[Item]:
             yield Aside(number, "bad", f"{len(parts)} part in brackets, expected (arg1; relation; arg2)", line)
             continue
         relation = parts[1].strip()
-        if relation.startswith("[") and relation.endswith("]"):
-            relation = relation[1:-1]
+        if relation.startswith("["):  # words that are not in the sentence: [is] president [of]
+            relation = _ADDED.sub(r"\1", relation)
         tails = [argument for part in parts[2:] if (argument := _argument(part)).text]
         yield Extraction(number, parts[0], relation, tails, float(found["confidence"]))
 

@@ -89,6 +89,8 @@ def _delimited(name: str, delimiter: str) -> Callable[[Sample, Options], Layout]
             **{key: f"f[{place[key]}]" for key in _TRIPLE},
             weight=f"f[{place[kind]}]" if kind else None,
             weight_kind=None if kind == "number" else kind,
+            **{key: f"f[{place[key]}]" for key in ("head_type", "tail_type") if key in place},
+            count=f"f[{place['count']}]" if kind == "confidence" and "count" in place else None,
             header=header,
             escapes=delimiter == ",",
             level="any",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -246,3 +247,22 @@ def test_token_overlap_weighs_rare_words() -> None:
     expected = weight["born"] / (weight["born"] + weight["in"] + weight["at"])
     assert overlap[relation["born in"], relation["was born at"]] == pytest.approx(expected)
     assert overlap[relation["born in"], relation["died in"]] < overlap[relation["born in"], relation["was born at"]]
+
+
+def test_count_kl_does_not_depend_on_the_unit_of_the_counts_prior() -> None:
+    """The background is a distribution, also where all counts together are below 1."""
+    rows = [(f"h{i % 7}", r, f"t{i % 5}", c) for i in range(40) for r, c in (("a", 0.001), ("b", 0.001))]
+    facts = Facts.from_triples([row[:3] for row in rows])
+    small = dataclasses.replace(facts, count=facts.count * 1e-3)
+    counts = Counts(small)
+    pair = (np.array([0]), np.array([1]))
+    smoothing = 1.0
+    found = baselines.count_kl(counts, pair, smoothing=smoothing)
+    total = 0.0
+    for matrix in (counts.head, counts.tail):
+        dense = np.asarray(matrix.todense(), dtype=np.float64)
+        background = dense.sum(0) / dense.sum()
+        a, b = ((row + smoothing * background) / (row.sum() + smoothing) for row in dense[:2])
+        some = background > 0
+        total += float((a[some] * np.log(a[some] / b[some])).sum())
+    assert found[0] == pytest.approx(total, rel=1e-9)

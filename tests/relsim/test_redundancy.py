@@ -306,3 +306,58 @@ def test_options_of_a_wrong_type_are_named() -> None:
         plain(planted(), encoder="all-MiniLM-L6-v2")
     with pytest.raises(TypeError, match="types is a list, expected 'induced' or a mapping"):
         plain(planted(), types=["x"])
+
+
+def owned() -> Facts:
+    """A passive phrase whose facts are those of a part of the heads of the active one."""
+    rows = [(f"firm{i}", "owns", f"brand{i}x{k}") for i in range(200) for k in range(3)]
+    rows += [(tail, "is owned by", head) for head, _, tail in rows[:120]]
+    rng = np.random.default_rng(0)
+    rows += [(f"p{i}", r, f"t{rng.integers(9)}") for i in range(80) for r in ("was born in", "lives in")]
+    return Facts.from_triples(rows)
+
+
+def test_a_passive_phrase_that_is_a_part_of_the_active_one_is_its_inverse_and_never_merged() -> None:
+    result = redundancy(owned(), neural="never")
+    (row,) = [row for row in result.pairs.rows() if {row["rel_a"], row["rel_b"]} == {"owns", "is owned by"}]
+    assert row["kind"] == "inverse" and row["decided_by"] == "voice, arguments swapped"
+    assert not [c for c in result.clusters if {"owns", "is owned by"} <= set(c.members)]
+    assert result.evidence("owns", "is owned by").num_shared == 120
+
+
+def test_the_evidence_of_a_narrower_inverse_is_read_the_other_way_round() -> None:
+    rows = [(f"p{i}", "has child", f"c{i}x{k}") for i in range(400) for k in range(3)]
+    rows += [(tail, "is offspring of", head) for head, _, tail in rows[:400]]
+    result = redundancy(Facts.from_triples(rows), neural="never")
+    (row,) = result.pairs.rows()
+    assert row["decided_by"].endswith("arguments swapped") and row["kind"] != "equivalent"
+    assert result.evidence("has child", "is offspring of").num_shared == row["shared_pairs"] == 400
+
+
+@pytest.mark.parametrize("common", [1, 2])
+def test_two_phrases_alone_with_few_facts_in_common_are_not_sure_of_anything(common: int) -> None:
+    rows = [(f"p{i}", "was born in", f"c{i}") for i in range(5 if common == 2 else 1)]
+    rows += [(f"p{i}", "died in", f"c{i}" if i < common else f"d{i}") for i in range(5 if common == 2 else 1)]
+    (row,) = redundancy(Facts.from_triples(rows)).pairs.rows()
+    assert row["p_redundant"] <= 0.9
+
+
+def test_the_interval_of_a_pair_is_that_of_the_similarity() -> None:
+    rng = np.random.default_rng(1)
+    rows = [
+        (f"p{rng.integers(30)}", r, f"c{rng.integers(30)}") for r in ("a one", "b two", "c three") for _ in range(150)
+    ]
+    facts = Facts.from_triples(rows)
+    model, _ = relsim.fit_distribution(facts, epochs=3)
+    similarity = relsim.similarity(model, method="pooled")
+    result = redundancy(facts, similarity=similarity, min_facts=20)
+    low, high = similarity.interval(of="max")
+    place = {name: k for k, name in enumerate(facts.relations)}
+    seen = 0
+    for row in result.pairs.rows():
+        if row["decided_by"] == "neural KL":
+            a, b = place[row["rel_a"]], place[row["rel_b"]]
+            assert row["ci_low"] == pytest.approx(max(float(low[a, b]), 0.0))
+            assert row["ci_high"] == pytest.approx(float(high[a, b]))
+            seen += 1
+    assert seen

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.cli import main
+from tasks.errors import UsageError
+from tasks.redundancy import report_apply
 
 
 @pytest.fixture
@@ -105,3 +107,16 @@ def test_hard_negatives_are_a_set() -> None:
     assert len({(row["source"], *sorted((row["rel_a"], row["rel_b"]))) for row in rows}) == len(rows)
     assert all(row["rel_a"] != row["rel_b"] and row["reason"] for row in rows)
     assert {row["source"] for row in rows} == {"WD50K", "CESI", "ComBO"}
+
+
+def test_two_files_of_one_name_are_not_written_to_one_place(tmp_path: Path) -> None:
+    mapping = tmp_path / "map.tsv"
+    mapping.write_text("phrase\tcanonical\npenned\twrote\nwrote\twrote\n")
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        files.append(tmp_path / name / "x.tsv")
+        files[-1].write_text(f"{name}\tpenned\tb\n" * 3)
+    with pytest.raises(UsageError, match="would all be written to"):
+        report_apply(mapping, files, out=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))

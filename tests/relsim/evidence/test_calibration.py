@@ -95,3 +95,11 @@ def test_threshold_for_a_stated_precision() -> None:
     assert threshold_for(p, 0.6, least=0.0) == 0.2
     with pytest.raises(ValueError, match=r"precision is 1\.0"):
         threshold_for(p, 1.0)
+
+
+def test_a_threshold_takes_all_of_equal_probability() -> None:
+    p = np.array([1.0] + [0.9] * 9 + [0.5] * 20)
+    threshold = threshold_for(p, 0.85)
+    assert threshold == 0.9 and p[p >= threshold].mean() >= 0.85
+    assert threshold_for(np.array([0.9, 0.9, 0.5, 0.5]), 0.8) == 0.9
+    assert threshold_for(np.zeros(0), 0.8) == 1.0

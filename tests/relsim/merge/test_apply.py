@@ -165,3 +165,22 @@ def test_a_map_that_a_spreadsheet_saved_is_the_map(tmp_path: Path) -> None:
     path.write_bytes(b"phrase\tcanonical\nb\xf6se\tb\n")
     with pytest.raises(ValueError, match=r"map\.tsv:2: not UTF-8"):
         read_map(path)
+
+
+@pytest.mark.parametrize("row", ["penned", "penned\t", "\twrote"])
+def test_a_row_without_a_canonical_phrase_is_refused(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "map.tsv"
+    path.write_text(f"phrase\tcanonical\nwrote\twrote\n{row}\n")
+    with pytest.raises(ValueError, match="row 3"):
+        read_map(path)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_phrase_that_ends_in_a_carriage_return_is_left_alone(end: bytes, tmp_path: Path) -> None:
+    mapping = {"penned": "wrote", "wrote": "wrote"}
+    source = tmp_path / "source.tsv"
+    source.write_bytes(end.join([b"a\tpenned\r\tb", b"a\tpenned\tb", b"c\twrote\td\r", b""]))
+    found = apply_map(mapping, source, tmp_path / "mapped.tsv", column=2)
+    assert (found.rewritten, found.unknown, found.kept) == (1, 1, 1)
+    undo_map(mapping, tmp_path / "mapped.tsv", tmp_path / "back.tsv", column=2)
+    assert (tmp_path / "back.tsv").read_bytes() == source.read_bytes()

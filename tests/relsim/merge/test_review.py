@@ -100,3 +100,48 @@ def test_marks_of_a_spreadsheet_are_read(tmp_path: Path) -> None:
     path.write_text("rel_a\trel_b\treview\nx\ty\tno\n", encoding="utf-16")
     with pytest.raises(ValueError, match=r"marks\.tsv: UTF-16 text, expected UTF-8"):
         read_review(path)
+
+
+def inverse() -> Facts:
+    rows = [(f"p{i}", "has child", f"c{i}") for i in range(120)]
+    rows += [(tail, "is child of", head) for head, _, tail in rows]
+    return Facts.from_triples([*rows, *((f"x{i}", "is near", f"y{i % 7}") for i in range(60))])
+
+
+@pytest.mark.parametrize(("word", "merged"), [("accept", False), ("yes", False), ("same", True)])
+def test_an_inverse_that_is_accepted_stays_an_inverse(word: str, merged: bool, tmp_path: Path) -> None:
+    facts = inverse()
+    result = redundancy(facts, neural="never")
+    result.save(tmp_path)
+    header, *lines = (tmp_path / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    (place,) = [k for k, line in enumerate(lines) if "has child" in line and "is child of" in line]
+    assert "\tinverse\t" in lines[place]
+    lines[place] += word
+    (tmp_path / "pairs.tsv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    review = read_review(tmp_path / "pairs.tsv")
+    again = redundancy(facts, neural="never", review=review)
+    assert any({"has child", "is child of"} <= set(c.members) for c in again.clusters) is merged
+    assert any("merge nothing" in warning for warning in again.warnings) is not merged
+
+
+def test_marks_do_not_lift_what_evidence_holds_down() -> None:
+    """Pairs that should have common facts and have none are held below one half, whatever a reader says of others."""
+    words = (
+        "mayor manager owner painter driver teacher doctor lawyer pilot writer singer dancer farmer baker banker judge"
+    )
+    rows = []
+    for word in words.split():
+        rows += [(f"{word} man {i}", f"{word} of", f"{word} town {i}") for i in range(3)]
+        rows += [(f"{word} man {i}", f"is a {word} of", f"{word} town {i + 50}") for i in range(3)]
+    facts = Facts.from_triples(rows)
+    before = redundancy(facts, neural="never", contradiction="on")
+    pairs = [(min(row["rel_a"], row["rel_b"]), max(row["rel_a"], row["rel_b"])) for row in before.pairs]
+    held = [pair for pair, word in zip(pairs, before.details["held"], strict=True) if word]
+    other = next(
+        pair for pair, row in zip(pairs, before.pairs, strict=True) if row["p_redundant"] < 0.1 and pair not in held
+    )
+    assert len(held) > 13 and not before.clusters
+    marks = {**dict.fromkeys(held[:11], True), other: False}
+    after = redundancy(facts, neural="never", contradiction="on", review=Review(marks))
+    found = {(min(row["rel_a"], row["rel_b"]), max(row["rel_a"], row["rel_b"])): row for row in after.pairs}
+    assert all(found[pair]["p_redundant"] < 0.5 for pair in held[11:]) and len(after.clusters) == 11

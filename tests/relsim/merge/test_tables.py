@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from relsim import Facts, redundancy
+from relsim.merge.apply import read_map
 from relsim.merge.result import COLUMNS
 from relsim.merge.tables import PairTable, cell, plain, write_tsv
 
@@ -79,3 +80,10 @@ def test_pair_table() -> None:
     assert table.take(table["a"] == 2).to_dict() == {"a": [2], "b": ["y"]}
     with pytest.raises(ValueError, match="unequal lengths"):
         PairTable({"a": np.array([1]), "b": np.array(["x", "y"])})
+
+
+@pytest.mark.parametrize("phrase", ['"x, y"', '"', '""', '"a" and "b"', '"say ""it"""', '\\"x"', '"=1"', "'\"x\"'"])
+def test_phrases_in_quotes_come_back_from_our_own_tables(phrase: str, tmp_path: Path) -> None:
+    assert plain(cell(phrase)) == phrase
+    write_tsv(tmp_path / "t.tsv", ["phrase", "canonical"], [[phrase, "has\ttab"], ["plain", phrase]])
+    assert read_map(tmp_path / "t.tsv") == {phrase: "has\ttab", "plain": phrase}

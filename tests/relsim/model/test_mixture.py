@@ -198,3 +198,12 @@ def test_on_facts_that_no_weight_was_fitted_to_the_mixture_is_as_likely_as_its_b
     nll = BackOff(model, kept).fit(valid).part_nll(test)
     assert sum(nll["mixture"]) <= min(sum(nll[part]) for part in PARTS)
     assert all(nll["mixture"][side] <= min(nll[part][side] for part in PARTS) + 0.02 for side in range(2))
+
+
+def test_an_argument_without_a_type_does_not_vote() -> None:
+    facts = Facts.from_triples([("ann", "knows", "bob"), ("ann", "likes", "cy"), ("ann", "met", "di")])
+    types = ["", "PERSON"]
+    typed = replace(facts, types=types, head_type=torch.tensor([0, 1, 0]), tail_type=torch.zeros(3, dtype=torch.long))
+    found = given_types(typed)
+    place = {name: k for k, name in enumerate(facts.entities)}
+    assert found[place["ann"]] == 1 and {int(found[place[name]]) for name in ("bob", "cy", "di")} == {2}

@@ -191,3 +191,45 @@ def test_half_a_surrogate_pair_in_json_is_survived(tmp_path: Path) -> None:
     path = tmp_path / "in.json"
     path.write_text((FIXTURES / "combo.json").read_text().replace('"cello"', '"cell\\ud83d"'))
     assert ("yo-yo ma", "played", "the cell?") in read(path)[0]
+
+
+def test_a_table_with_counts_confidences_and_types_keeps_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "all.tsv"
+    head = "head\thead_type\trelation\ttail\ttail_type\tcount\tconfidence\n"
+    path.write_text(
+        f"{head}a x\tORG\tis in\tb\tLOC\t7\t0.5\na x\tFRUIT\tis in\tb\tLOC\t3\t0.9\nc\t\tis in\td\t\t2\t0.2\n"
+    )
+    facts = read_openie(path, min_support=1)
+    assert facts.count.tolist() == [10, 2] and facts.types is not None and facts.head_type is not None
+    assert [facts.types[k] for k in facts.head_type.tolist()] == ["ORG", ""]
+    assert read_openie(path, min_support=1, min_confidence=0.4).count.tolist() == [10]
+    path.write_text(f"{head}a x\tORG\tis in\tb\tLOC\tmany\t0.5\nc\tORG\tis in\td\tLOC\t0\t0.5\ne\t\tis in\tf\t\t1\t1\n")
+    report = read_openie(path, min_support=1).ingest
+    assert report is not None
+    assert report.bad_reasons == {"count is not a number": 1, "count is not above 0": 1}
+
+
+def test_a_count_beyond_float32_is_a_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "huge.tsv"
+    path.write_text("head\trelation\ttail\tcount\na x\tis in\tb\t1e39\na x\tis in\tc\t2\n")
+    report = read_openie(path, min_support=1).ingest
+    assert report is not None and report.bad_reasons == {"count is beyond 1e+30": 1}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_type_of_a_fact_is_the_one_that_is_stated_most_often(threads: int, turned: bool, tmp_path: Path) -> None:
+    rows = [("apple", "ORG")] * 100 + [("apple", "FRUIT")] + [("pear", "Z"), ("pear", "B")] * 3
+    lines = [json.dumps({"subject": s, "relation": "is in", "object": "x y", "subject_type": t}) for s, t in rows]
+    path = tmp_path / "typed.jsonl"
+    path.write_text("\n".join(lines[::-1] if turned else lines))
+    facts = read_openie(path, min_support=1, threads=threads)
+    assert facts.types is not None and facts.head_type is not None
+    assert [facts.types[k] for k in facts.head_type.tolist()] == ["ORG", "B"]
+
+
+def test_words_that_are_not_in_the_sentence_lose_their_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "nominal.txt"
+    lines = ["Barack Obama.", "0.88: (Barack Obama; [is] president [of]; United States)", "0.7: (Ada; [wrote]; it)"]
+    path.write_text("\n".join(lines * 3))
+    assert set(read_openie(path, min_support=1, normalise=False).relations) == {"is president of", "wrote"}
