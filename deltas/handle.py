@@ -375,7 +375,7 @@ class Handle:
         unflatten(self, vector)
 
     def start(self) -> Tensor:
-        """Initial values of what :meth:`flatten` gives, in its order."""
+        """Initial values of what :meth:`flatten` gives."""
         return start_of(self)
 
     def begin(self, start: Tensor) -> None:
@@ -389,10 +389,7 @@ class Handle:
         begin(self, start)
 
     def applied(self, vector: Tensor) -> AbstractContextManager[None]:
-        """``with handle.applied(vector):`` the delta is its initial state plus a vector, to which gradients flow.
-
-        The delta's own parameters stay as they are. Errors are those of :meth:`unflatten`.
-        """
+        """``with handle.applied(vector):`` it is its start plus a vector, to which gradients flow; see :meth:`unflatten`."""
         return applied(self, vector)
 
     def save(self, folder: Any, *, start: bool = False) -> None:

@@ -240,9 +240,9 @@ def test_a_study_makes_tables_and_goes_on(sets: dict[str, str], backbones: dict[
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"dims": "2,5000"}, "BitFit has 608 numbers"),
+        ({"dims": "2,5000"}, "BitFit has 608 parameters"),
         ({"own_projectors": "Lora=block"}, "'LoRA'"),
-        ({"deltas": "LoRA,HeadOnly"}, "no numbers of its own"),
+        ({"deltas": "LoRA,HeadOnly"}, "no parameters of its own"),
         ({"deltas": "LoRA,SparseAdapter"}, "anew on every set"),
         ({"unseen": "CRR"}, "CRR"),
         ({"unseen": "{pairs}"}, "regression"),
