@@ -161,7 +161,9 @@ def test_a_run_learns_and_hands_over_a_translator(texts: Path, tmp_path: Path) -
     options = {**SMALL, "train": {**SMALL["train"], "epochs": 25}}
     found = tasks.run("translation", data=str(texts), **options, runs=tmp_path / "runs", quiet=True)
     scores = found.metrics["test"]
-    assert scores["chrf"] > 60 and scores["accuracy"] > 0.8 and set(found.metrics["valid"]) < set(scores)
+    barely = tasks.run("translation", data=str(texts), **SMALL, runs=tmp_path / "runs", quiet=True).metrics["test"]
+    assert scores["chrf"] > 2 * barely["chrf"] and scores["accuracy"] > 1.5 * barely["accuracy"]
+    assert set(found.metrics["valid"]) < set(scores)
     assert found.values["details"]["direction"] == "en to de"
     assert found.values["details"]["signatures"] == signatures()
     model, tokenizer = load_translator(found.folder)
