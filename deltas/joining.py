@@ -58,9 +58,8 @@ class Junction(Joint):
         self.start = next((name for name in FIRST_POSITION if name in counts), None)
         self.limit = _limit(owner, entry, positions)
         table_forward = type(owner.get_submodule(positions)).forward if positions else nn.Identity.forward
-        self.of_mask = (
-            "attention_mask" in inspect.signature(table_forward).parameters
-        )  # positions count unmasked tokens
+        # Whether positions count the tokens that are not masked.
+        self.of_mask = "attention_mask" in inspect.signature(table_forward).parameters
         self.first = 1 if isinstance(getattr(entry, "cls_token", None), nn.Parameter) else 0
         self.space = space_of(entry)
         self.live = 0  # tokens in the pass that runs

@@ -123,8 +123,6 @@ def _timed(u: Tensor, weight: Tensor, bias: Tensor | None, k: Tensor) -> Tensor:
 class _TimedLinear(torch.autograd.Function):
     """``u W_s^T + t w_0 + b`` for a matrix with few rows: besides u nothing is stored, and u is not copied."""
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(u: Tensor, weight: Tensor, bias: Tensor | None, k: Tensor) -> Tensor:
         time, _ = _time(u, k)

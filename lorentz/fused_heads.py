@@ -74,7 +74,7 @@ class _MergeHeads(torch.autograd.Function):
         slope = grad[..., :1] / point[..., :1]
         inward = _by_head(torch.addcmul(grad[..., 1:], point[..., 1:], slope), heads).transpose(1, 2)
         # One buffer serves the product under the sum and the gradient.
-        buffer = torch.empty_like(a) if not twice else a
+        buffer = a if twice else torch.empty_like(a)
         product = inward * a[..., 1:] if twice else buffer[..., 1:].copy_(inward).mul_(a[..., 1:])
         along = product.sum(-1, keepdim=True) * ratio
         inside = ratio > 0
