@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,13 @@ def read_openie(
         raise ValueError(f"normalise is {normalise!r}, expected True, False or 'extractor'")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected 1 or more")
+    if min_confidence is not None and not isfinite(min_confidence):
+        raise ValueError(f"min_confidence is {min_confidence}, expected a number")
+    if temp_folder is not None and not Path(temp_folder).is_dir():
+        raise ValueError(f"temp_folder is {temp_folder}, which is no folder")
     files, skipped = find_files(path)
     with (
+        _explained(memory_limit),
         tempfile.TemporaryDirectory(prefix="relsim-", dir=temp_folder) as temp,
         duckdb.connect(str(Path(temp) / "ingest.duckdb")) as db,
     ):
@@ -144,6 +151,22 @@ def read_openie(
         )
 
 
+@contextmanager
+def _explained(memory_limit: str) -> Iterator[None]:
+    """Say what to do about DuckDB's own errors."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise IngestError(
+            f"memory_limit is {memory_limit}, which is too little for this input; give more with --memory-limit "
+            "(memory_limit=), or use fewer threads (threads=)"
+        ) from None
+    except duckdb.IOException as error:
+        raise IngestError(f"the temporary files of the reading: {' '.join(str(error).split())[:200]}") from None
+
+
 class _File:
     """One file on its way into the table ``raw``."""
 
@@ -162,6 +185,8 @@ class _File:
             raise IngestError(f"{self.path}: no usable line: the file begins with blank lines only")
         name, why = detect(sample) if format == "auto" else (format, "")
         reader = READERS[name]
+        if reader.layout and not sample.lines:
+            raise IngestError(f"{self.path}: no text, so no {name}; leave format at auto")
         description, level, kind = self._lines(reader, sample) if reader.layout else self._items(reader, name)
         c = self.counts
         if not c["used"]:

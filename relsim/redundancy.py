@@ -114,7 +114,12 @@ def redundancy(
         raise TypeError(
             f"types is a {type(types).__name__}, expected 'induced' or a mapping from entities to their types"
         )
-    _check(facts, similarity, neural, threshold, precision, types, contradiction, (min_facts, top, epochs))
+    check_options(neural, threshold, precision, types, contradiction, min_facts, top, epochs)
+    if similarity is not None and len(similarity.kl) != facts.num_relations:
+        raise ValueError(
+            f"similarity covers {len(similarity.kl)} relations, facts have {facts.num_relations}; "
+            "both must come from the same relations in the same order"
+        )
     enough = np.flatnonzero(facts.support.numpy() >= min_facts)
     warnings = [] if facts.ingest is None else list(facts.ingest.warnings)
     ids = np.arange(facts.num_relations)
@@ -161,6 +166,7 @@ def redundancy(
         pairs_examined=kept.examined,
         similarity=similarity if use else None,
         similarity_ids=tuple(ids.tolist()) if use else (),
+        review=review,
         warnings=tuple(warnings),
         provenance={
             "seed": seed,
@@ -174,16 +180,23 @@ def redundancy(
     )
 
 
-def _check(
-    facts: Facts,
-    similarity: RelationSimilarity | None,
-    neural: str,
-    threshold: float | None,
-    precision: float | None,
-    types: Types | str | None,
-    contradiction: str,
-    sizes: Sequence[int | None],
+def check_options(
+    neural: str = "auto",
+    threshold: float | None = None,
+    precision: float | None = None,
+    types: Types | str | None = None,
+    contradiction: str = "auto",
+    min_facts: int = 1,
+    top: int = 1,
+    epochs: int | None = None,
 ) -> None:
+    """Refuse options of :func:`redundancy` that are out of range, before facts are read for them.
+
+    Raises
+    ------
+    ValueError
+        See :func:`redundancy`.
+    """
     if neural not in ("auto", "never"):
         raise ValueError(f"neural is {neural!r}, expected 'auto' or 'never'")
     if contradiction not in ("auto", "on", "off"):
@@ -197,14 +210,9 @@ def _check(
         raise ValueError(
             f"threshold={threshold} and precision={precision} are given, expected one: precision sets both"
         )
-    for name, value in zip(("min_facts", "top", "epochs"), sizes, strict=True):
+    for size, value in (("min_facts", min_facts), ("top", top), ("epochs", epochs)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected 1 or more")
-    if similarity is not None and len(similarity.kl) != facts.num_relations:
-        raise ValueError(
-            f"similarity covers {len(similarity.kl)} relations, facts have {facts.num_relations}; "
-            "both must come from the same relations in the same order"
-        )
+            raise ValueError(f"{size} is {value}, expected 1 or more")
 
 
 def _clusters(facts: Facts, pairs: PairTable, threshold: float, review: Review | None) -> tuple[Cluster, ...]:

@@ -77,12 +77,21 @@ def run_redundancy(
     RunError : the results cannot be written
     """
     from relsim import redundancy
+    from relsim.redundancy import check_options
 
     from .report.html import Report
     from .report.redundancy import redundancy_section
 
     start = time.monotonic()
     folder = out or Path(f"{Path(files[0].name.removesuffix('.gz')).stem}-redundancy")
+    # What can be refused is refused before the long reading.
+    try:
+        check_options(neural, threshold, precision, types, contradiction, min_facts)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    marks = _marks(review)
+    _refuse_lost_marks(folder, marks)
+    texts = None if encoder is None else _encoder(encoder)
     facts = _read(
         files,
         format=format,
@@ -97,8 +106,6 @@ def run_redundancy(
         folder.mkdir(parents=True, exist_ok=True)  # before the long work, not after it
     except OSError as error:
         raise RunError(explain_os_error(error, folder)) from None
-    marks = _marks(review)
-    texts = None if encoder is None else _encoder(encoder)
     try:
         result = redundancy(
             facts,
@@ -139,9 +146,28 @@ def _marks(path: Path | None) -> Any:
     try:
         return read_review(path)
     except OSError as error:
-        raise UsageError(explain_os_error(error, path)) from None
+        raise UsageError(f"--review: cannot read {path}: {error.strerror or error}") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise UsageError(" ".join(str(error).split())) from None
+
+
+def _refuse_lost_marks(folder: Path, marks: Any) -> None:
+    """Refuse to write over marks of an earlier run's tables that this run was not given."""
+    from relsim.merge.review import Review, read_review
+
+    given = Review({}) if marks is None else marks
+    for path in (folder / "pairs.tsv", folder / "review.tsv"):
+        if not path.is_file():
+            continue
+        try:
+            lost = given.lacks(read_review(path))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} would be written over and cannot be read: {error}; choose another --out") from None
+        if lost:
+            raise UsageError(
+                f"{path} holds {lost:,} marks that this run would write over; use them with --review {path}, or choose "
+                "another --out"
+            )
 
 
 def report_apply(

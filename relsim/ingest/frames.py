@@ -30,7 +30,7 @@ def columns(
     Raises
     ------
     ValueError
-        For a missing column, a missing value, an empty text, or unequal lengths.
+        For a missing column, a missing value, an empty text, a list or bytes that are not UTF-8, or unequal lengths.
     TypeError
         For an object that is no table.
     """
@@ -53,10 +53,22 @@ def columns(
                 raise ValueError(f"column {name!r} has no value in row {row}; drop or fill such rows first")
             if text and not str(value).strip():
                 raise ValueError(f"column {name!r} is empty text in row {row}; drop such rows first")
-        out.append([str(value) for value in values] if text else values)
+        out.append([_text(value, name, row) for row, value in enumerate(values)] if text else values)
     if len({len(column) for column in out}) > 1:
         raise ValueError(f"columns have unequal lengths: {dict(zip(chosen, map(len, out), strict=True))}")
     return out[: len(names)], out[-1] if len(out) > len(names) else None
+
+
+def _text(value: Any, name: str, row: int) -> str:
+    """Text of a value; bytes are UTF-8."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"column {name!r} holds bytes that are not UTF-8 in row {row}; decode them first") from None
+    if isinstance(value, list | tuple | set | Mapping | np.ndarray):
+        raise ValueError(f"column {name!r} holds a {type(value).__name__} in row {row}, expected one text a row")
+    return str(value)
 
 
 def _true(value: Any) -> bool:

@@ -178,11 +178,13 @@ def _names(db: Any, what: str) -> list[str]:
 
 def _types(db: Any) -> dict[str, Any]:
     """Types of the arguments of each fact; facts whose argument has none share the type ""."""
-    rows = db.execute(
-        "SELECT coalesce(head_type, ''), coalesce(tail_type, '') FROM kept_fact ORDER BY r, h, t"
-    ).fetchall()
-    types = sorted({name for row in rows for name in row})
-    number = {name: i for i, name in enumerate(types)}
-    ids = np.array([[number[name] for name in row] for row in rows], dtype=np.int64).reshape(-1, 2)
-    head, tail = (torch.from_numpy(np.ascontiguousarray(ids[:, i])) for i in (0, 1))
-    return {"head_type": head, "tail_type": tail, "types": types}
+    db.execute(
+        "CREATE TABLE type_name AS SELECT name, row_number() OVER (ORDER BY name) - 1 AS id FROM ("
+        "  SELECT coalesce(head_type, '') AS name FROM kept_fact UNION SELECT coalesce(tail_type, '') FROM kept_fact)"
+    )
+    found = db.execute(
+        "SELECT x.id AS head_type, y.id AS tail_type FROM kept_fact JOIN type_name x ON x.name = coalesce(head_type, '') "
+        "JOIN type_name y ON y.name = coalesce(tail_type, '') ORDER BY r, h, t"
+    ).fetchnumpy()
+    types = [name for (name,) in db.execute("SELECT name FROM type_name ORDER BY id").fetchall()]
+    return {key: torch.from_numpy(ids.astype(np.int64)) for key, ids in found.items()} | {"types": types}

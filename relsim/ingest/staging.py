@@ -22,6 +22,7 @@ __all__ = [
 _EXAMPLES = 5
 _BATCH = 50_000
 _LARGEST = 1e30  # of a count: their sums are kept in float32
+_SMALLEST = 1e-30
 _SPACE = r"[\s\x{00A0}\x{2028}\x{2029}]+"
 LEVELS = {"names": 0, "lemma": 1, "text": 2}
 SCHEMA = """
@@ -85,7 +86,8 @@ def _judged(source: str, low: str, what: str, min_confidence: float | None) -> s
                 WHEN coalesce(tail, '') = '' THEN 'second argument is empty'
                 WHEN w IS NULL OR NOT isfinite(w) THEN '{what} is not a number'
                 WHEN n IS NULL OR NOT isfinite(n) THEN 'count is not a number'
-                WHEN {low} OR n <= 0 THEN 'count is not above 0'
+                WHEN {low.format(0)} OR n <= 0 THEN 'count is not above 0'
+                WHEN {low.format(_SMALLEST)} OR n <= {_SMALLEST!r} THEN 'count is below {_SMALLEST:g}'
                 WHEN greatest(abs(w), n) > {_LARGEST!r} THEN '{what} is beyond {_LARGEST:g}'
                 WHEN {below} THEN '' END AS reason
             FROM ({source})
@@ -113,7 +115,7 @@ def text_query(layout: Layout, normalise: bool, min_confidence: float | None) ->
                 )
             ) WHERE regexp_matches(line, '\\S')
         )"""
-    low = "w <= 0" if layout.weight_kind == "count" else "false"
+    low = "w <= {}" if layout.weight_kind == "count" else "false"
     return _judged(source, low, layout.weight_kind or "confidence or count", min_confidence)
 
 

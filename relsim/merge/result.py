@@ -20,6 +20,7 @@ from relsim.facts import Facts
 from relsim.ingest.report import IngestReport
 from relsim.kl.result import RelationSimilarity
 from relsim.merge.clusters import Cluster, cluster_id
+from relsim.merge.review import Review
 from relsim.merge.tables import PairTable, write_columns, write_tsv
 
 __all__ = ["COLUMNS", "KINDS", "RedundancyResult"]
@@ -69,6 +70,8 @@ class RedundancyResult:
         How many pairs were scored; ``len(pairs)`` of them were kept.
     similarity
         The neural similarity and the relation ids behind its rows, when there was one.
+    review
+        The marks that were given, which ``save`` writes again.
     warnings
         What a reader of the numbers must know.
     """
@@ -83,6 +86,7 @@ class RedundancyResult:
     details: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     similarity: RelationSimilarity | None = None
     similarity_ids: tuple[int, ...] = ()
+    review: Review | None = None
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
 
@@ -158,14 +162,21 @@ class RedundancyResult:
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write pairs.tsv (with details and baselines), clusters.tsv, merges.tsv and canonical_map.tsv, each atomically.
 
-        Phrases without enough evidence stand in canonical_map.tsv as themselves, with empty cluster and probability.
+        Phrases without enough evidence stand in canonical_map.tsv as themselves, with empty cluster and probability. The
+        last column of pairs.tsv, ``review``, is for marks (see ``read_review``) and holds those that were given; those of
+        pairs that it has no row for are in review.tsv, which is written where there are any.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         columns = {name: self.pairs[name] for name in COLUMNS} | dict(self.details)
         columns |= {f"baseline_{name}": values for name, values in self.baselines.items()}
-        # An empty column to mark pairs in, for ``read_review``.
-        columns["review"] = np.full(len(self.pairs), "", dtype=object)
+        review = Review({}) if self.review is None else self.review
+        rows = list(zip(*(self.pairs[name].tolist() for name in ("rel_a", "rel_b", "kind")), strict=True))
+        columns["review"] = np.array(review.words(rows), dtype=object)
+        names = ["pairs.tsv", "clusters.tsv", "merges.tsv", "canonical_map.tsv"]
+        if besides := review.besides((a, b) for a, b, _ in rows):  # first: pairs.tsv may be where they were given
+            names.append("review.tsv")
+            write_tsv(target / "review.tsv", ["rel_a", "rel_b", "review"], besides)
         write_columns(target / "pairs.tsv", columns)
         write_tsv(
             target / "clusters.tsv",
@@ -180,7 +191,7 @@ class RedundancyResult:
         known = ((phrase, *where) for phrase, where in sorted(self.canonical_map.items()))
         unknown = ((phrase, phrase, "", "") for phrase, _ in self.not_enough_evidence)
         write_tsv(target / "canonical_map.tsv", ["phrase", "canonical", "cluster", "p_redundant"], (*known, *unknown))
-        return [target / name for name in ("pairs.tsv", "clusters.tsv", "merges.tsv", "canonical_map.tsv")]
+        return [target / name for name in names]
 
     def _merges(self) -> Iterator[tuple[Any, ...]]:
         """What each rewriting of a phrase rests on, and what it would change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,27 @@ class Review:
             for (a, b), found in self.marks.items()
             if found is mark and a in number and b in number
         ]
+
+    def words(self, pairs: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Cell of a column ``review`` for rows of phrase, phrase and kind, so that reading it gives these marks again."""
+        confirmed, found = set(self.confirmed), []
+        for a, b, kind in pairs:
+            pair = min(a, b), max(a, b)
+            mark = self.marks.get(pair)
+            yes = ("same" if kind in _OTHER else "accept") if mark else ""
+            right = mark is None and pair in confirmed and kind in _OTHER
+            found.append("reject" if mark is False else "accept" if right else yes)
+        return found
+
+    def besides(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
+        """Marks of other pairs than these, as phrase, phrase and ``accept`` or ``reject``."""
+        known = {(min(pair), max(pair)) for pair in pairs}
+        return [(*pair, "accept" if mark else "reject") for pair, mark in self.marks.items() if pair not in known]
+
+    def lacks(self, other: Review) -> int:
+        """How many marks of another review this one does not hold, or holds otherwise."""
+        mine = set(self.marks.items()) | set(self.confirmed)
+        return len((set(other.marks.items()) | set(other.confirmed)) - mine)
 
     def unknown(self, relations: Sequence[str]) -> list[str]:
         """Warnings about marks that merge and part nothing: of phrases that were not compared, of rows of another kind."""

@@ -39,7 +39,12 @@ def role(name: str) -> str | None:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return line.split("\t") if delimiter == "\t" else next(csv.reader([line], skipinitialspace=True), [])
+    if delimiter == "\t":
+        return line.split("\t")
+    try:
+        return next(csv.reader([line], skipinitialspace=True), [])
+    except csv.Error:  # a cell beyond what the module reads
+        return [line]
 
 
 def names_triple(cells: Sequence[str]) -> bool:
@@ -69,10 +74,10 @@ def _delimited(name: str, delimiter: str) -> Callable[[Sample, Options], Layout]
         rows = [_cells(line, delimiter) for line in sample.lines]
         given = options.columns
         roles = [role(cell) for cell in (rows[0] if given is None else given)]
-        header = given is None and names_triple(rows[0])
+        header = names_triple(rows[0])  # no fact, whoever names the columns
         if header:
             rows = rows[1:]
-        elif given is None:
+        if given is None and not header:
             width = Counter(map(len, rows)).most_common(1)[0][0]
             roles = _guess([row for row in rows if len(row) == width], width)
         width = len(roles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from relsim.readers.base import Argument, Aside, Extraction, Item, Layout, Optio
 __all__ = ["CESI", "COMBO", "objects"]
 
 _LONGEST = 64 << 20
+_AFTER_NUMBER = tuple(" \r\n\t,]")
+_SPACE, _BETWEEN = re.compile(r"[ \r\n\t]*"), re.compile(r"[ \r\n\t,]*")
 
 
 def _sniff_cesi(sample: Sample) -> str | None:
@@ -56,47 +59,75 @@ def _sniff_combo(sample: Sample) -> str | None:
 
 
 def objects(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and value of every element of a JSON list, holding one element and a block of text at a time.
+    """Number and value of every element of a JSON list, or of several one after another, holding a block of text at a time.
 
     Raises
     ------
     IngestError
-        For text that is no JSON list, ends early, or holds an element beyond 64 MiB.
+        For text that is no JSON list or goes on otherwise after one, ends early, or holds an element beyond 64 MiB.
     """
-    decoder, buffer, number, began = json.JSONDecoder(), "", 0, False
+    decoder, buffer, at, number = json.JSONDecoder(), "", 0, 0
+    inside = closed = False
     for chunk in text_chunks(path):
-        buffer += chunk
-        while True:
-            buffer = buffer.lstrip(" \r\n\t" if not began or number == 0 else " \r\n\t,")
-            if not began:
-                if buffer and buffer[0] != "[":
-                    raise IngestError(f"{path}: begins with {buffer[:20]!r}, expected a JSON list")
-                began, buffer = bool(buffer), buffer[1:].lstrip()
-            if buffer.startswith("]"):
-                return
-            try:
-                value, end = decoder.raw_decode(buffer)
-            except ValueError:
-                # Not whole yet, or broken: more text tells.
-                if len(buffer) > _LONGEST:
-                    raise IngestError(f"{path}: element {number + 1} of the JSON list is broken or too long") from None
-                break
-            number += 1
-            yield number, value
-            buffer = buffer[end:]
-    raise IngestError(f"{path}: the JSON list breaks off or is broken after {number} elements: {buffer[:60]!r}")
+        buffer, at = buffer[at:] + chunk, 0
+        while (at := _gap(buffer, at, commas=inside and number > 0)) < len(buffer):
+            if not inside:
+                if buffer[at] != "[":
+                    shown = repr(buffer[at : at + 20])
+                    after = f"goes on with {shown} after a JSON list" if closed else f"begins with {shown}"
+                    raise IngestError(f"{path}: {after}, expected {'another' if closed else 'a JSON'} list")
+                inside, at = True, at + 1
+            elif buffer[at] == "]":
+                inside, closed, at = False, True, at + 1
+            else:
+                try:
+                    value, end = decoder.raw_decode(buffer, at)
+                except ValueError:
+                    # Not whole yet, or broken: more text tells.
+                    if len(buffer) - at > _LONGEST:
+                        raise IngestError(
+                            f"{path}: element {number + 1} of the JSON list is broken or too long"
+                        ) from None
+                    break
+                if isinstance(value, int | float) and buffer[end : end + 1] not in _AFTER_NUMBER:
+                    break  # it goes on in the next block
+                number, at = number + 1, end
+                yield number, value
+    if inside or not closed:
+        shown = repr(buffer[at : at + 60])
+        raise IngestError(f"{path}: the JSON list breaks off or is broken after {number} elements: {shown}")
+
+
+def _gap(text: str, at: int, *, commas: bool) -> int:
+    """Where the next character after spaces, and between elements commas, is."""
+    found = (_BETWEEN if commas else _SPACE).match(text, at)
+    assert found is not None
+    return found.end()
 
 
 def _combo(path: Path) -> Iterator[Item]:
     """Items of a ComBO file; the first ``instance`` of an argument is its type, a linked id is not used as its name."""
     for number, value in objects(path):
         try:
-            head, relation, tail = (" ".join(value[key]["name"]) for key in "hrt")
+            head, relation, tail = (_name(value[key]["name"]) for key in "hrt")
             types = [next(iter(value[key].get("instance") or []), None) for key in "ht"]
         except (KeyError, TypeError, AttributeError):
-            yield Aside(number, "bad", "no h, r and t with a list of words as name", json.dumps(value)[:200])
+            yield Aside(number, "bad", "no h, r and t with words as name", json.dumps(value)[:200])
             continue
         yield Extraction(number, head, relation, [Argument(tail)], head_type=types[0], tail_type=types[1])
+
+
+def _name(words: Any) -> str:
+    """A name as ComBO has it, a list of words, or as one text.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if not isinstance(words, str | list):
+        raise TypeError(type(words).__name__)
+    return words if isinstance(words, str) else " ".join(words)
 
 
 CESI = Reader("JSON lines with triple and triple_norm", _sniff_cesi, layout=_cesi)

@@ -88,11 +88,19 @@ def _triples(path: Path) -> Iterator[tuple[int, Any]]:
     """Number of each triple and its value; those of a document with sentences one by one."""
     number = 0
     for _, value in _values(path):
-        documents = [value] if isinstance(value, dict) and "sentences" in value else []
-        found = [value] if not documents else [t for s in value["sentences"] for t in s.get("openie", [])]
-        for triple in found:
+        document = isinstance(value, dict) and "sentences" in value
+        for triple in _openie(path, value["sentences"]) if document else [value]:
             number += 1
             yield number, triple
+
+
+def _openie(path: Path, sentences: Any) -> list[Any]:
+    """Triples of a document of CoreNLP."""
+    parts = sentences if isinstance(sentences, list) else [sentences]
+    found = [sentence.get("openie") or [] if isinstance(sentence, dict) else None for sentence in parts]
+    if not all(isinstance(triples, list) for triples in found):
+        raise IngestError(f"{path}: sentences is {json.dumps(sentences)[:60]}, expected a list of objects with openie")
+    return [triple for triples in found for triple in triples or []]
 
 
 def _numbers(path: Path) -> dict[str, str]:
@@ -125,6 +133,7 @@ def _has_confidence(path: Path) -> bool:
 def _read(path: Path) -> Iterator[Item]:
     """Items of the triples."""
     numbers = _numbers(path)
+    names = {key: key for key in _NUMBERS} | numbers
     for number, value in _triples(path):
         roles = _roles(value) if isinstance(value, dict) else {}
         if isinstance(value, list) and len(value) == len(_PARTS):
@@ -134,7 +143,12 @@ def _read(path: Path) -> Iterator[Item]:
         if not all(isinstance(part, str | int | float) for part in parts):
             yield Aside(number, "bad", "no text for head, relation and tail", shown)
             continue
-        found = {key: _number(roles.get(name)) for key, name in numbers.items()}
+        # A file may leave out a count of 1, and so have the first one anywhere; a confidence has no such default.
+        found = {
+            key: _number(roles.get(name))
+            for key, name in names.items()
+            if name in roles or (key == "confidence" and key in numbers)
+        }
         if unknown := [key for key, x in found.items() if x is None]:
             yield Aside(number, "bad", f"{unknown[0]} is not a number", shown)
         elif (count := found.get("count")) is not None and not count > 0:

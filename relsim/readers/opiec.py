@@ -55,17 +55,22 @@ def _read(path: Path) -> Iterator[Item]:
         number = 0
         stream: Any = gzip.GzipFile(fileobj=raw) if gzipped else raw
         try:
+            if (start := stream.read(len(_MAGIC))) != _MAGIC:
+                raise IngestError(f"{path}: no Avro file, it begins with {start!r}; leave format at auto")
+            stream.seek(0)
             for number, record in enumerate(fastavro.reader(stream), 1):
                 yield _item(number, record)
         except (EOFError, ValueError, IndexError, KeyError, TypeError, OSError, zlib.error) as error:
             text = " ".join(str(error).split())[:120] or type(error).__name__
+            if "install" in text:  # a codec of the file needs another library, which fastavro names
+                raise IngestError(f"{path}: {text}") from None
             raise IngestError(
                 f"{path}: the Avro file is damaged or cut short after record {number} ({text}); fetch it again"
             ) from None
 
 
 def _item(number: int, record: Any) -> Item:
-    if not isinstance(record, dict) or not all(isinstance(record.get(key), list) for key in _PARTS):
+    if not isinstance(record, dict) or not all(_tokens(record.get(key)) for key in _PARTS):
         shown = ", ".join(record) if isinstance(record, dict) else type(record).__name__
         return Aside(number, "bad", "no subject, relation and object of tokens", shown[:200])
     quantities = record.get("quantities") or {}
@@ -80,6 +85,10 @@ def _item(number: int, record: Any) -> Item:
         head_type=_type(head),
         tail_type=_type(tail),
     )
+
+
+def _tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(token, dict) for token in value)
 
 
 _PARTS = ("subject", "relation", "object")

@@ -120,3 +120,47 @@ def test_two_files_of_one_name_are_not_written_to_one_place(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="would all be written to"):
         report_apply(mapping, files, out=tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+def mark(path: Path, word: str) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cells = [line.split("\t") for line in lines]
+    cells = [[*row[:-1], word] if row[:2] == ["penned", "wrote"] else row for row in cells]
+    path.write_text("".join("\t".join(row) + "\n" for row in cells), encoding="utf-8")
+
+
+def test_marks_in_the_tables_that_a_run_writes_over_are_kept_or_the_run_is_refused(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["redundancy", str(source), "--neural", "never"]
+    pairs = Path("extractions-redundancy/pairs.tsv")
+    assert main(words) == 0 and main(words) == 0
+    mark(pairs, "reject")
+    before = pairs.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "pairs.tsv holds 1 marks that this run would write over; use them with --review" in capsys.readouterr().err
+    assert pairs.read_bytes() == before
+    for _ in range(2):
+        assert main([*words, "--review", str(pairs)]) == 0
+        assert table(pairs.with_name("clusters.tsv")) == []
+        assert [row["review"] for row in table(pairs) if row["review"]] == ["reject"]
+    mark(pairs, "accept")
+    assert main([*words, "--review", str(pairs)]) == 0
+    assert [row["review"] for row in table(pairs) if row["review"]] == ["accept"]
+    assert len(table(pairs.with_name("clusters.tsv"))) == 2
+
+
+def test_marks_of_pairs_without_a_row_are_written_beside_the_tables(source: Path) -> None:
+    Path("marks.tsv").write_text("rel_a\trel_b\treview\nwrote\tsang\treject\npenned\twrote\taccept\n")
+    assert main(["redundancy", str(source), "--neural", "never", "--out", "out", "--review", "marks.tsv"]) == 0
+    assert table(Path("out/review.tsv")) == [{"rel_a": "sang", "rel_b": "wrote", "review": "reject"}]
+
+
+@pytest.mark.parametrize("words", [["--threshold", "3"], ["--review", "nowhere.tsv"], ["--encoder", "nowhere"]])
+def test_options_are_refused_before_the_files_are_read(
+    source: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.write_bytes(b"PK\x03\x04")  # which reading would refuse
+    assert main(["redundancy", str(source), "--out", "out", *words]) == 2
+    assert "zip" not in capsys.readouterr().err and not Path("out").exists()

@@ -112,7 +112,7 @@ GOLDEN = {
         "combo.json",
         {("clara schumann", "played", "piano"): 1, ("yo-yo ma", "played", "the cello"): 1},
         (2, 1, 0, 0),
-        ("no h, r and t with a list of words as name",),
+        ("no h, r and t with words as name",),
     ),
     "json": Golden(
         "triples.jsonl",

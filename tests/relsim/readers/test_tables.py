@@ -165,7 +165,7 @@ def test_parquet(tmp_path: Path) -> None:
     ).write_parquet(str(path))
     facts, report = read(path)
     assert facts == {("A", "ran to", "B"): 4}
-    assert dict(report.bad_reasons) == {"no value for a part of the triple": 1, "count is not above 0": 1}
+    assert dict(report.bad_reasons) == {"no text for a part of the triple": 1, "count is not above 0": 1}
     assert [bad.line for bad in report.bad_examples] == [3, 4]
     duckdb.sql("SELECT 1 AS a, 2 AS rel").write_parquet(str(path))
     with pytest.raises(IngestError, match=r"columns a, rel name no head and no tail"):
