@@ -162,7 +162,9 @@ def _refuse_lost_marks(folder: Path, marks: Any) -> None:
         try:
             lost = given.lacks(read_review(path))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} would be written over and cannot be read: {error}; choose another --out") from None
+            raise UsageError(
+                f"{path} would be written over and cannot be read: {error}; choose another --out"
+            ) from None
         if lost:
             raise UsageError(
                 f"{path} holds {lost:,} marks that this run would write over; use them with --review {path}, or choose "

@@ -17,7 +17,12 @@ __all__ = ["full_space", "pca_subspace", "random_subspace", "shuffled"]
 
 
 def random_subspace(
-    solutions: Solutions, dim: int, *, seed: int = 0, starts: Mapping[str, Tensor] | None = None
+    solutions: Solutions,
+    dim: int,
+    *,
+    seed: int = 0,
+    starts: Mapping[str, Tensor] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> IntrinsicSubspace:
     """Space of random directions, orthonormal for each method and not trained.
 
@@ -28,11 +33,17 @@ def random_subspace(
     solutions : give methods, sizes and scales, and nothing else
     starts : as for :meth:`IntrinsicSubspace.prepare`
     dim : at most the smallest size
+    own : projectors of methods whose directions are not to be held as a matrix, such as ``{"FullFineTuning": "fastfood"}``;
+        theirs are as that projector draws them, of length about one and nearly orthogonal
     """
-    space = IntrinsicSubspace(dim, seed=seed).prepare(solutions, starts=starts, encoders=False)
+    kinds = {name: (own or {}).get(name, "dense") for name in next(iter(checked(solutions).values()))}
+    space = IntrinsicSubspace(dim, kinds, seed=seed).prepare(solutions, starts=starts, encoders=False)
     for name, size in space.sizes.items():
         if dim > size:
             raise DeltaError(f"{name} has {size} parameters, too few for {dim} directions")
+        if kinds[name] != "dense":
+            space.codec(name).projector.requires_grad_(False)
+            continue
         directions = torch.linalg.qr(_dense(space, name).weight.T).Q.T
         _set(space, name, directions)
     return space

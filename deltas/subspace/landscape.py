@@ -43,7 +43,7 @@ class Plane:
 
         With three points it goes through them. A direction in which they do not differ is drawn at random.
         """
-        table = torch.stack([p.detach().double() for p in points])
+        table = torch.stack([p.detach().cpu().double() for p in points])
         if len(table) < 2 or table.shape[1] < 2:
             raise DeltaError("a plane is laid through two points or more, of two dimensions or more")
         centre = table.mean(0)
@@ -56,13 +56,13 @@ class Plane:
             [away, 1e-9 * reach * torch.randn(2, table.shape[1], generator=generator, dtype=torch.float64)]
         )
         axes = torch.linalg.svd(filled, full_matrices=False).Vh[:2] * reach * margin
-        return cls(centre.float(), axes[0].float(), axes[1].float())
+        return cls(*(part.float().to(points[0].device) for part in (centre, axes[0], axes[1])))
 
     def turned(self, seed: int) -> Plane:
         """A square of the same centre and size in a random plane."""
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(len(self.centre), 2, generator=generator, dtype=torch.float64)
-        axes = torch.linalg.qr(drawn).Q.T.float()
+        axes = torch.linalg.qr(drawn).Q.T.float().to(self.centre.device)
         return Plane(self.centre, axes[0] * self.first.norm(), axes[1] * self.second.norm())
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as read
+from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import DeltaError
@@ -34,8 +36,15 @@ def save(space: IntrinsicSubspace, folder: str | Path) -> None:
         methods.append({**own, "options": codec.projector.config(), **_encoder(codec)})
     document = {"schema": SCHEMA, **{field: getattr(space, field) for field in _FIELDS}, "methods": methods}
     replace(folder / "subspace.safetensors", lambda path: save_file(tensors, path))
+    document["sha256"] = _sha256(document, (folder / "subspace.safetensors").read_bytes())
     text = json.dumps(document, indent=1)
     replace(folder / "subspace.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def _sha256(document: dict[str, Any], tensors: bytes) -> str:
+    """Of both files, which are written one after the other."""
+    told = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode() + tensors).hexdigest()
 
 
 def _encoder(codec: Codec) -> dict[str, Any]:
@@ -49,7 +58,14 @@ def load(folder: str | Path) -> IntrinsicSubspace:
         document = json.loads((folder / "subspace.json").read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
             raise DeltaError(f"{folder}: schema {document['schema']} of a subspace, this version reads {SCHEMA}")
-        tensors = load_file(folder / "subspace.safetensors")
+        content = (folder / "subspace.safetensors").read_bytes()
+        tensors = read(content)
+        if document.get("sha256", expected := _sha256(document, content)) != expected:
+            raise DeltaError(f"{folder}: subspace.json and subspace.safetensors are not of one space, or were changed")
+        if wrong := [
+            name for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
+        ]:
+            raise DeltaError(f"{folder}: {wrong[0]} is not finite everywhere")
         space = IntrinsicSubspace(
             projector={own["name"]: own["projector"] for own in document["methods"]},
             options={own["name"]: own["options"] for own in document["methods"]},
@@ -71,13 +87,15 @@ def load(folder: str | Path) -> IntrinsicSubspace:
                 codec.into.seed = own["encoder_options"]["seed"]
             codecs[own["name"]] = codec
         codecs.load_state_dict(tensors)
+    except DeltaError:
+        raise
     except NotADirectoryError:
         raise DeltaError(f"{folder} is a file: give the folder that holds subspace.json") from None
     except FileNotFoundError as error:
         raise DeltaError(f"{folder} holds no subspace: {error.filename} is not there") from None
     except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
         raise DeltaError(f"{folder} holds a broken subspace: {error}") from None
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DeltaError(
             f"{folder} holds no subspace that fits together: {' '.join(str(error).split())[:300]}"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class IntrinsicSubspace(nn.Module):
     ----------
     dim : of the space
     projector : ``"dense"``, ``"low-rank"``, ``"fastfood"`` or ``"block"``, or one for each method
-    reconstruction : lambda; the paper takes 0.1 for one task and 10 for many
+    reconstruction : lambda; the paper takes 0.1 for one task and 10 for many, beside the sum of the methods' losses, which
+        here is their mean: its lambda is T times as large as the same weight here
     interpolation : ``"simplex"`` (uniform), or the paper's ``"stick-breaking"``
     squared : squared norm; the paper's is not
     options : of the projectors, by method
@@ -71,9 +72,9 @@ class IntrinsicSubspace(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise DeltaError(f"a space has at least one dimension, got {dim}")
-        if reconstruction < 0:
+        if not isinstance(dim, int) or dim < 1:
+            raise DeltaError(f"a space has a whole number of dimensions, at least one, got {dim}")
+        if not 0 <= reconstruction < inf:
             raise DeltaError(f"reconstruction is the weight of a loss, 0 or more, got {reconstruction:g}")
         lookup(INTERPOLATIONS, interpolation, kind="interpolation")
         for kind in [projector] if isinstance(projector, str) else projector.values():
@@ -126,19 +127,24 @@ class IntrinsicSubspace(nn.Module):
         DeltaError : a task without the solution of some method, a vector of another size, a number that is not finite, or
             solutions that are all zero.
         """
-        self._solutions = checked(solutions)
-        names = list(next(iter(self._solutions.values())))
+        rows = checked(solutions)
+        names = list(next(iter(rows.values())))
+        for name, start in (starts or {}).items():
+            if not bool(torch.isfinite(start).all()):
+                raise DeltaError(f"the start of {name} is not finite everywhere")
         generator = torch.Generator().manual_seed(self.seed)
         codecs = {}
         for name in names:
-            vectors = torch.stack([row[name] for row in self._solutions.values()])
+            vectors = torch.stack([row[name] for row in rows.values()])
             scale = float(vectors.square().sum(1).mean().sqrt())
             if not scale:
                 raise DeltaError(f"all solutions of {name} are zero: were its deltas trained?")
             codecs[name] = Codec(
                 vectors.shape[1],
                 self.dim,
-                projector=self.kind if isinstance(self.kind, str) else lookup(self.kind, name, kind="method"),
+                projector=self.kind
+                if isinstance(self.kind, str)
+                else lookup(self.kind, name, kind="method in projector"),
                 scale=scale,
                 start=(starts or {}).get(name),
                 encoder=encoders,
@@ -148,7 +154,11 @@ class IntrinsicSubspace(nn.Module):
         for what, given in (("options", self.options), ("starts", starts or {})):
             if unknown := sorted(set(given) - set(names)):
                 lookup(codecs, unknown[0], kind=f"method in {what}")
-        self.codecs = nn.ModuleDict(codecs)
+        try:
+            self.codecs = nn.ModuleDict(codecs)
+        except KeyError as error:  # a name that modules have for themselves
+            raise DeltaError(f"a method's name that cannot be used: {error.args[0]}; give it another") from None
+        self._solutions = rows
         return self
 
     # points and solutions
@@ -289,14 +299,17 @@ class IntrinsicSubspace(nn.Module):
         DeltaError : an unknown method; or a loss that is not finite, at which step.
         """
         _require_steps(steps)
-        device = self.codec(via).scale.device
         drawn = 0.02 * torch.randn(self.dim, generator=torch.Generator().manual_seed(seed)) if start is None else start
-        point = drawn.detach().clone().to(device).requires_grad_(True)
+        point = drawn.detach().clone().to(self.codec(via).scale).requires_grad_(True)
         optimizer = torch.optim.Adam([point], lr=lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for step in range(steps):
             loss = task(self.decode(via, point), step)
             value = _finite(loss, step)
+            if not loss.requires_grad:
+                raise DeltaError(
+                    "the loss does not depend on the vector that the task is given: is it used, and not detached?"
+                )
             (point.grad,) = torch.autograd.grad(loss, [point])
             optimizer.step()
             schedule.step()

@@ -75,7 +75,7 @@ def _build(name: str, facts: Facts, least: int, seed: int, parts: Parts) -> Suit
         if support[r] < least:
             made.append((facts.relations[r], _Part(own), -1))
             continue
-        # One generator a relation: what happens to one does not depend on which others there are.
+        # One generator a relation: the parts of one do not depend on how much was drawn for those before it.
         pieces = parts(own, np.random.default_rng([seed, r]))
         made += [(f"{facts.relations[r]} #{n}", piece, r) for n, piece in enumerate(pieces, 1)]
     if not any(source >= 0 for _, _, source in made):

@@ -65,7 +65,9 @@ def _text(value: Any, name: str, row: int) -> str:
         try:
             return bytes(value).decode()
         except UnicodeDecodeError:
-            raise ValueError(f"column {name!r} holds bytes that are not UTF-8 in row {row}; decode them first") from None
+            raise ValueError(
+                f"column {name!r} holds bytes that are not UTF-8 in row {row}; decode them first"
+            ) from None
     if isinstance(value, list | tuple | set | Mapping | np.ndarray):
         raise ValueError(f"column {name!r} holds a {type(value).__name__} in row {row}, expected one text a row")
     return str(value)

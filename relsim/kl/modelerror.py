@@ -43,7 +43,8 @@ class ModelError:
     @property
     def stderr(self) -> Tensor:
         """Standard error of ``kl`` from both, ``((between + sampling^2) / n)^(1/2)``, float64 ``(R, R)``."""
-        return ((self.between + self.sampling**2) / self.models).sqrt()
+        # Both are of one variance, of which rounding may leave a little less than none.
+        return ((self.between + self.sampling**2).clamp(min=0.0) / self.models).sqrt()
 
 
 def model_error(results: Sequence[RelationSimilarity]) -> ModelError:

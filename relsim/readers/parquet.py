@@ -47,7 +47,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
             if "number" in found and columns.keys().isdisjoint(_NUMBERS):
                 x = _cast("count", *found["number"])
                 whole = db.execute(
-                    f"SELECT bool_and({x} = floor({x}) AND {x} > 0) AND max({x}) > 1 FROM read_parquet($1)", [_only(path)]
+                    f"SELECT bool_and({x} = floor({x}) AND {x} > 0) AND max({x}) > 1 FROM read_parquet($1)",
+                    [_only(path)],
                 ).fetchone()
                 columns["count" if whole == (True,) else "confidence"] = x
             yield db, columns

@@ -120,7 +120,10 @@ class StudyConfig:
             "threads",
         ):
             require(f"--{name}", getattr(self, name), at_least=1)
+        require("--reconstruction", self.reconstruction, at_least=0)
         require("--grid", self.grid, at_least=0)
+        if self.grid == 1:
+            raise UsageError("--grid 1: a landscape has 2 points along a side or more, and 0 is none")
         require("--lr_factor", self.lr_factor, above=0)
         require("--planes", self.planes, at_least=0)
         require("--landscape_rows", self.landscape_rows, at_least=1)

@@ -210,16 +210,16 @@ class Study:
             raise UsageError(f"the subspace {kind}-{dim}: {error}. To find it anew, delete {folder}") from None
 
     def _space(self, kind: str, dim: int, solved: Solved, folder: Path) -> IntrinsicSubspace:
+        config = self.config
+        own = {m.label: "fastfood" for m in self.methods if m.delta == "FullFineTuning"} | config.own
         if kind in ("random", "pca"):
             space = (
-                random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts)
+                random_subspace(solved.vectors, dim, seed=self.seed, starts=solved.starts, own=own)
                 if kind == "random"
                 else pca_subspace(solved.vectors, dim, starts=solved.starts)
             )
             space.save(folder / "subspace")
             return space
-        config = self.config
-        own = {m.label: "fastfood" for m in self.methods if m.delta == "FullFineTuning"} | config.own
         result = run(
             "subspace-fit",
             seed=self.seed,

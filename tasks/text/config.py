@@ -164,6 +164,10 @@ class TextConfig:
         self._check_delta()
         if self.model.name in BASELINES and (self.tuning != "full" or self.model.random):
             raise UsageError(f"--model {self.model.name} is a baseline without a backbone to tune or to draw at random")
+        if self.subspace.folder is None and self.subspace.method is not None:
+            raise UsageError(
+                f"--subspace.method {self.subspace.method} is given and no --subspace.folder that holds it"
+            )
         if self.subspace.folder is not None and (self.delta.name is None or self.model.head == "trained"):
             raise UsageError(
                 "--subspace trains a point and nothing else: it takes --delta NAME and a head that is not trained, "
