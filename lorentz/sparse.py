@@ -123,10 +123,11 @@ class SparseMatrix:
             return self.multiply(wide, transposed=transposed).to(x.dtype)
         matrix = self._compressed(transposed, x.dtype)
         *batch, inner, d = x.shape
-        if not batch:
-            return matrix @ x.contiguous()
-        flat = x.reshape(prod(batch), inner, d).transpose(0, 1).reshape(inner, prod(batch) * d)
-        return (matrix @ flat).view(len(matrix), prod(batch), d).transpose(0, 1).reshape(*batch, len(matrix), d)
+        with torch.autocast(x.device.type, enabled=False):  # which would take both to the low precision
+            if not batch:
+                return matrix @ x.contiguous()
+            flat = x.reshape(prod(batch), inner, d).transpose(0, 1).reshape(inner, prod(batch) * d)
+            return (matrix @ flat).view(len(matrix), prod(batch), d).transpose(0, 1).reshape(*batch, len(matrix), d)
 
     def __matmul__(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.shape[-2] != self.shape[1]:

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .comparison import Table, compare_results
-from .config import config_hash, describe_options, differences, load_recipe, make_config, native, require_seed, to_dict
+from .config import (
+    config_hash,
+    describe_options,
+    differences,
+    load_recipe,
+    make_config,
+    native,
+    require_seed,
+    sections_as_mappings,
+    to_dict,
+)
 from .errors import UsageError
 from .folder import RunFolder
 from .registry import lookup, named
@@ -23,6 +33,7 @@ __all__ = [
     "configure",
     "described",
     "find_recipe",
+    "found_from_start",
     "load",
     "make_task",
     "option_help",
@@ -70,12 +81,15 @@ def configure(
     """Configuration of `task`: its defaults, then a recipe, then `overrides`, then command-line `args`."""
     cls = named(lookup(TASKS, task, kind="task")[0])
     base: dict[str, Any] = {}
+    over = sections_as_mappings(cls, overrides or {})
     if recipe is not None:
         base = load_recipe(find_recipe(task, recipe))[0]
         owner = base.pop("task", task)
         if owner != task:
             raise UsageError(f"{recipe} is a configuration of task {owner!r}, not of {task!r}")
-    return make_config(cls, overrides=_merge(base, overrides or {}), args=args, prog=f"hyrel run {task}")
+    return make_config(
+        cls, overrides=_merge(sections_as_mappings(cls, base), over), args=args, prog=f"hyrel run {task}"
+    )
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +112,8 @@ def find_recipe(task: str, recipe: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = recipes()
-    names = [str(recipe), f"{task}/{recipe}", f"{task}/{path.stem}"]
+    name = str(recipe).removesuffix(".yaml")
+    names = [name, f"{task}/{name}"]
     if found := next((name for name in names if name in shipped), None):
         return shipped[found]
     lookup(shipped, str(recipe), kind="recipe (and no such file)")
@@ -178,24 +193,32 @@ def read_data(task: Any, data_dir: str | Path | None, *, instead: str | Path | N
 
 
 def _fit(
-    task: str, config: Any, folder: RunFolder, *, data_dir: str | Path | None, quiet: bool, checkpoint_seconds: float
+    task: str,
+    config: Any,
+    folder: RunFolder,
+    *,
+    data: str | Path | None = None,
+    data_dir: str | Path | None,
+    quiet: bool,
+    checkpoint_seconds: float,
 ) -> Result:
     from .runner import fit
 
     built = make_task(task, config)
     try:
-        data = read_data(built, data_dir)
+        read = read_data(built, data_dir, instead=data)
     except UsageError:  # data that is no longer there takes nothing from a finished run
         if folder.finished and not differences(folder.config(), {"task": task, **to_dict(config)}):
             return Result(folder.path, folder.result())
         raise
-    values = fit(built, data, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
+    values = fit(built, read, folder, seed=config.seed, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
     return Result(folder.path, values)
 
 
 def resume(
     folder: str | Path,
     *,
+    data: str | Path | None = None,
     data_dir: str | Path | None = None,
     quiet: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -205,6 +228,7 @@ def resume(
     Parameters
     ----------
     folder : of the run, with its ``config.yaml``
+    data : the same data, where it now lies elsewhere
     data_dir, quiet, checkpoint_seconds : as in :func:`run`
 
     Raises
@@ -218,7 +242,22 @@ def resume(
     if task is None:
         raise UsageError(f"{run_folder.path / 'config.yaml'} names no task; it was not written by hyrel")
     config = configure(task, overrides=tree)
-    return _fit(task, config, run_folder, data_dir=data_dir, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
+    return _fit(
+        task,
+        config,
+        run_folder,
+        data=found_from_start(run_folder, config) if data is None else data,
+        data_dir=data_dir,
+        quiet=quiet,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def found_from_start(folder: RunFolder, config: Any) -> str | None:
+    """Path of a run's data for who stands elsewhere than where the run was begun; None where it is found as told."""
+    from .data.sets import DATA
+
+    return None if config.data in DATA else folder.elsewhere(config.data)
 
 
 def load(folder: str | Path, *, data: str | Path | None = None, data_dir: str | Path | None = None) -> Trained:

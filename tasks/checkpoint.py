@@ -6,14 +6,14 @@ import base64
 import errno
 import json
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 from torch.optim import Optimizer
 
@@ -99,14 +99,24 @@ def save_checkpoint(
                 else:
                     numbers[key] = value
     weights, moments = folder / "model.safetensors", folder / "optimizer.safetensors"
-    if frozen:
-        kept = {name: t.contiguous().clone() for name, t in model.state_dict().items() if name not in frozen}
-        _durably(lambda: save_file(kept, weights), weights)
-    else:
-        _durably(lambda: save_model(model, str(weights)), weights)
+    whole = model.state_dict()
+    kept = {k: t.contiguous().clone() for k, t in whole.items() if k not in frozen} if frozen else _once(whole)
+    _durably(lambda: save_file(kept, weights, metadata={"format": "pt"}), weights)
     _durably(lambda: save_file(tensors, moments), moments)
     state = {"schema": SCHEMA, **state, "optimizer": numbers}
     (folder / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+
+def _once(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors, those that several names share under the first of them, which is how ``load_model`` takes them."""
+    seen: set[tuple[Any, ...]] = set()
+    kept = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+        if not tensor.numel() or place not in seen:
+            kept[name] = tensor.contiguous()
+        seen.add(place)
+    return kept
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -98,8 +98,10 @@ def _run_help(task: str | None) -> None:
 def _resume(options: argparse.Namespace, rest: list[str]) -> None:
     from .api import resume
 
+    if options.data is not None and len(options.folders) > 1:
+        raise UsageError("--data is the data of one run; resume them one at a time")
     for folder in options.folders:
-        result = resume(folder, data_dir=options.data_dir, quiet=options.quiet)
+        result = resume(folder, data=options.data, data_dir=options.data_dir, quiet=options.quiet)
         _show(result.folder, dict(result.metrics["test"]))
 
 
@@ -127,6 +129,7 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
+    from .config import require_seed
     from .redundancy import report_apply, report_redundancy
 
     if options.apply is not None or options.undo is not None:
@@ -136,6 +139,7 @@ def _redundancy(options: argparse.Namespace, rest: list[str]) -> None:
         mapping = options.undo if undo else options.apply
         _out(report_apply(mapping, options.files, out=options.out, column=options.column, undo=undo))
         return
+    require_seed(options.seed)
     if options.column is not None:
         raise UsageError("--column goes with --apply and --undo; --columns names the columns of what is analysed")
     _out(
@@ -291,6 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("resume", _resume, "go on with stopped runs")
     sub.add_argument("folders", nargs="+", metavar="FOLDER")
     sub.add_argument("--quiet", action="store_true")
+    sub.add_argument("--data", metavar="PLACE", help="the data of the run, where it now lies elsewhere")
     data_dir(sub)
 
     sub = command("compare", _compare, "finished runs in one table")

@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -242,11 +242,8 @@ def make_config(
     """
     import jsonargparse
 
-    overrides, args, opened = _opened(cls, native(overrides or {}), args)
+    overrides, args, opened = _opened(cls, sections_as_mappings(cls, native(overrides or {})), args)
     sections = _sections(cls)
-    overrides = {
-        k: {sections[k]: v} if k in sections and not isinstance(v, Mapping) else v for k, v in overrides.items()
-    }
     defaults = dict(flatten(asdict(cls())))  # type: ignore[call-overload]
     known = list(defaults)
     args = rename(name_sections(args, sections), getattr(cls, "ALIASES", {}))
@@ -287,10 +284,12 @@ def _opened(
         hint = get_type_hints(cls)[section]
         names = [f.name for f in fields(hint) if f.name != collected]
         given = left.get(section)
-        given = dict(given) if isinstance(given, Mapping) else {names[0]: given} if section in left else {}
+        given = dict(given or {})
         options = {**given.pop(collected, {}), **{k: v for k, v in given.items() if k not in names}}
         left[section] = {k: v for k, v in given.items() if k in names}
         words, found = collect(words, section, names)
+        if collected in found:  # all of them as one mapping
+            options |= _mapping(f"--{section}.{collected}", found.pop(collected))
         try:
             options |= {name: _plain_value(value) for name, value in found.items()}
         except yaml.YAMLError:
@@ -299,6 +298,16 @@ def _opened(
             ) from None
         opened[section, collected] = options
     return left, words, opened
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{name} {text!r}: expected a mapping such as {{rank: 8}}")
+    return found
 
 
 def _plain_value(text: str) -> Any:
@@ -353,11 +362,35 @@ def _sections(cls: type) -> dict[str, str]:
     return {f.name: fields(hints[f.name])[0].name for f in fields(cls) if is_dataclass(hints[f.name])}
 
 
-def _build(cls: type[C], values: Mapping[str, Any]) -> C:
-    hints = get_type_hints(cls)
-    parts = {
-        f.name: _build(hints[f.name], values[f.name]) if is_dataclass(hints[f.name]) else values[f.name]
-        for f in fields(cls)  # type: ignore[arg-type]
-        if f.name in values
-    }
+def sections_as_mappings(cls: type, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration with every section as a mapping.
+
+    ``model="mure"`` names the first field of a section, and a section of null, such as one whose lines are all comments, says
+    nothing where that field cannot be null.
+    """
+    hints, out = get_type_hints(cls), dict(tree)
+    for name, first in _sections(cls).items():
+        if name not in out or isinstance(out[name], Mapping):
+            continue
+        if out[name] is None and not _takes_null(get_type_hints(hints[name])[first]):
+            del out[name]
+        else:
+            out[name] = {first: out[name]}
+    return out
+
+
+def _takes_null(hint: Any) -> bool:
+    return hint is Any or type(None) in get_args(hint)
+
+
+def _build(cls: type[C], values: Mapping[str, Any], prefix: str = "") -> C:
+    hints: dict[str, Any] = get_type_hints(cls)
+    parts = {}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.name not in values:
+            continue
+        value, hint = values[f.name], hints[f.name]
+        if value is None and not _takes_null(hint):  # which the parser lets pass
+            raise UsageError(f"--{prefix}{f.name}: expected a value, got null")
+        parts[f.name] = _build(hint, value, f"{prefix}{f.name}.") if is_dataclass(hint) else value
     return cls(**parts)

@@ -85,9 +85,9 @@ def locked(path: Path, otherwise: str) -> Iterator[None]:
         yield
 
 
-def _place(config: Mapping[str, Any]) -> Path | None:
+def _place(config: Mapping[str, Any], directory: Path) -> Path | None:
     """Where the data of a configuration lies, whose content the runner compares."""
-    return Path(config["data"]).resolve() if isinstance(config.get("data"), str) else None
+    return (directory / config["data"]).resolve() if isinstance(config.get("data"), str) else None
 
 
 class RunFolder:
@@ -144,16 +144,34 @@ class RunFolder:
         ------
         UsageError : it holds that of another one; the differing fields are named.
         """
-        before = self.config()
-        if _place(before) == _place(config):  # ./set and ./set/ are one
-            config = {**config, "data": before["data"]}
-        # Another number of threads is no other run: the runner warns of it.
-        changed = [line for line in differences(before, config) if not line.startswith("train.threads:")]
-        if changed:
+        if changed := self.changes(self.config(), config):
             raise UsageError(
                 f"{self.path} holds a run of another configuration; differing fields: {'; '.join(changed)}. "
                 "Choose another --out, or resume it as it is."
             )
+
+    def changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        """Fields in which two configurations of this run differ.
+
+        Not the threads, of which the runner warns, and not the way in which one place of the data is written.
+        """
+        here = Path.cwd()
+        if _place(now, here) in (_place(before, here), _place(before, self.directory)):
+            now = {**now, "data": before["data"]}
+        return [line for line in differences(before, now) if not line.startswith("train.threads:")]
+
+    @property
+    def directory(self) -> Path:
+        """Where the process stood that began the run, from which its paths count."""
+        try:
+            return Path(json.loads((self.path / "env.json").read_text(encoding="utf-8"))["directory"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return Path.cwd()
+
+    def elsewhere(self, place: str) -> str | None:
+        """Path of data that is not to be found from here and is from where the run was begun; None for any other."""
+        begun = self.directory / place
+        return str(begun) if not Path(place).exists() and begun.exists() else None
 
     @contextmanager
     def open(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[None]:
@@ -161,7 +179,7 @@ class RunFolder:
 
         Raises
         ------
-        UsageError : the folder holds a run of another configuration; the differing fields are named.
+        UsageError : the folder holds a run of another configuration, the differing fields are named; or no run, and files.
         RunError : another process is running in it, or it cannot be written.
         """
         with locked(self.path, "choose another --out"):
@@ -174,6 +192,13 @@ class RunFolder:
             yield
 
     def _begin(self, config: Mapping[str, Any], env: Mapping[str, Any]) -> None:
+        own = re.compile(r"\.lock|env\.json|\..*\.tmp")
+        if other := sorted(file.name for file in self.path.iterdir() if not own.fullmatch(file.name)):
+            raise UsageError(
+                f"{self.path} is no run folder and holds {other[0]}, which a run would write over or delete; choose another "
+                "--out"
+            )
+        env = {**env, "directory": str(Path.cwd())}
         try:
             atomic_write(self.path / "env.json", json.dumps(env, indent=1, sort_keys=True) + "\n")
             atomic_write(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))

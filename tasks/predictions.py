@@ -74,7 +74,7 @@ def _lines(file: Path | None) -> list[str]:
         raise UsageError(f"{file}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{file or 'standard input'} is not UTF-8 text (byte {error.start})") from None
-    lines = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]  # empty rows at the end are rows
     if not any(line.strip() for line in lines):
         raise UsageError(f"{file or 'standard input'} holds no row")
     return lines

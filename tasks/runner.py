@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -17,7 +18,7 @@ from lorentz.check import ManifoldReport, watch
 
 from .activations import bytes_held, compressor_of
 from .checkpoint import frozen_tensors, load_checkpoint, read_state, restore_rng, rng_state, save_checkpoint
-from .config import TrainConfig, config_hash, differences, to_dict
+from .config import TrainConfig, config_hash, to_dict
 from .errors import RunError, UsageError
 from .folder import RunFolder, atomic_write, explain_os_error
 from .nonfinite import first_nonfinite
@@ -86,8 +87,7 @@ class _Run:
             self.folder.cut("metrics.jsonl", 0)
             return
         state = self.load(latest)
-        changed = differences(state["config"], to_dict(self.task.config))
-        if changed := [line for line in changed if not line.startswith("train.threads:")]:
+        if changed := self.folder.changes(state["config"], to_dict(self.task.config)):
             raise UsageError(
                 f"{self.folder.path / 'config.yaml'} was changed since the run was started: {'; '.join(changed)}. "
                 "Change it back, or start a new run"
@@ -108,6 +108,8 @@ class _Run:
         self.held = state.get("activations")
         self.warnings += [warning for warning in state["warnings"] if warning not in self.warnings]
         self.folder.cut("metrics.jsonl", self.metrics_bytes)
+        kept = [row for row in self.folder.rows("timing.jsonl") if row["step"] <= self.steps]
+        atomic_write(self.folder.path / "timing.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         states = [state["rng"], *state.get("others_rng", [])]
         if self.team.rank < len(states):
             restore_rng(states[self.team.rank])

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .api import configure, make_task, read_data
+from .api import configure, found_from_start, make_task, read_data
 from .checkpoint import frozen_tensors, load_weights, restore_rng, rng_state
 from .config import config_hash, to_dict
 from .errors import UsageError
@@ -108,7 +108,7 @@ def load_trained(folder: str | Path, *, data: str | Path | None = None, data_dir
     if values["config_hash"] != config_hash(name, to_dict(config)):
         raise UsageError(f"{run.path / 'config.yaml'} was changed since the run finished; change it back")
     task = make_task(name, config)
-    read = read_data(task, data_dir, instead=data)
+    read = read_data(task, data_dir, instead=found_from_start(run, config) if data is None else data)
     if changed := changed_inputs(task, read, values["data"]["sha256"], values.get("sources", {})):
         raise UsageError(f"{' and '.join(changed)} changed since {folder} was trained: its model is of the old content")
     before = rng_state()

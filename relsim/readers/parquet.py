@@ -57,9 +57,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
             raise IngestError(f"{path}: the Parquet file is damaged ({text}); fetch it again") from None
 
 
-def _last_first(table: Any) -> Iterator[tuple[str, Any]]:
+def _last_first(table: Any) -> list[tuple[str, Any]]:
     """Name and type of every column from the last, so that the first of two for one role is kept."""
-    return reversed(list(zip(table.columns, table.types, strict=True)))
+    return list(zip(table.columns, table.types, strict=True))[::-1]
 
 
 def _check_start(path: Path) -> None:

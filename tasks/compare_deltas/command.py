@@ -19,6 +19,7 @@ from tasks.data.text import Texts
 from tasks.errors import RunError, UsageError
 from tasks.folder import atomic_write
 from tasks.launch import require_one_process
+from tasks.process import cpu_threads
 from tasks.report.html import Report
 from tasks.report.tables import render
 
@@ -89,6 +90,8 @@ def compare_deltas(
     """
     require_one_process("a comparison of deltas")
     config = make_config(CompareConfig, overrides=overrides, args=args, prog="hyrel run compare-deltas")
+    if len(config.factors) > 1 and TUNING_SEED in seeds:
+        raise UsageError(f"--seeds: learning rates are chosen on seed {TUNING_SEED}, which is for none of the rows")
     rows: list[Row] = []
     notes: list[str] = []
     _check_sets(config, data_dir)
@@ -197,7 +200,8 @@ def _costs(config: CompareConfig, chosen: list[Method], model: str, data: str, d
     named = {
         m.name: _overrides(config, m, model, data) for m in chosen if m.parameters is not None and m.name != "head"
     }
-    return costs(named, data_dir)
+    with cpu_threads(config.threads):
+        return costs(named, data_dir)
 
 
 COLUMNS = [

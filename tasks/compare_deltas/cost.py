@@ -36,7 +36,6 @@ class Cost:
 
 def _stepper(overrides: dict[str, Any], data_dir: str | None) -> tuple[Callable[[], None], Any]:
     config = configure("text", overrides=overrides)
-    torch.set_num_threads(config.train.threads)
     torch.manual_seed(0)
     task = TextTask(config)
     data = load(config.data, data_dir, kind="text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,15 @@ def load_edges(name: str, data_dir: str | Path | None = None) -> EdgeList:
 def parse_edge_file(text: str, where: str) -> EdgeList:
     """Read lines of two cells (from, to) or three (head, relation, tail), parted by tabs, commas or blanks.
 
+    Lines at the beginning that start with # or % are comments; further down they are edges of names that do.
     The first line says which, and how many cells there are.
 
     Raises
     ------
     UsageError : no line, another number of cells (which line).
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] not in "#%"]
+    given = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = list(dropwhile(lambda numbered: numbered[1][0] in "#%", given))
     if not lines:
         raise UsageError(f"{where} holds no edge")
     first = lines[0][1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse import csgraph
 from torch import Tensor
 
 from tasks.errors import UsageError
@@ -116,11 +118,16 @@ def hierarchy_from_edges(name: str, pairs: Sequence[tuple[str, str]]) -> Hierarc
     number = {node: i for i, node in enumerate(nodes)}
     given = np.array([(number[child], number[parent]) for child, parent in pairs], dtype=np.int64)
     unique = np.unique(given, axis=0)
-    edges = _closure(unique, len(nodes))
-    if len(loops := edges[edges[:, 0] == edges[:, 1]]):
+    # Before the closure, which of a cycle has every pair of nodes.
+    _, component = csgraph.connected_components(_matrix(unique, len(nodes)), connection="strong")
+    looped = np.bincount(component)[component] > 1
+    looped[unique[unique[:, 0] == unique[:, 1], 0]] = True
+    if looped.any():
         raise UsageError(
-            f"{name} is no hierarchy: {len(loops)} nodes are their own ancestors, the first is {nodes[loops[0, 0]]!r}"
+            f"{name} is no hierarchy: {looped.sum()} nodes are their own ancestors, the first is "
+            f"{nodes[int(looped.argmax())]!r}"
         )
+    edges = _closure(unique, len(nodes))
     edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
     lines = "\n".join(f"{nodes[u]}\t{nodes[v]}" for u, v in edges.tolist())
     digest = hashlib.sha256(lines.encode()).hexdigest()
@@ -148,7 +155,7 @@ def parse_edges(text: str, where: str) -> list[tuple[str, str]]:
             raise UsageError(
                 f"{where}, line {number}: expected descendant TAB ancestor, got {len(cells)} columns: {line[:80]!r}"
             )
-        pairs.append((cells[0], cells[1]))
+        pairs.append((cells[0].strip(), cells[1].strip()))
     return pairs
 
 
@@ -166,7 +173,7 @@ def own_hierarchy(path: Path) -> Hierarchy:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = content.replace(b"\r\n", b"\n").decode("utf-8-sig")
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError):
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError):
         raise UsageError(f"{path} is no UTF-8 text, or no complete gzip file") from None
     data = hierarchy_from_edges(path.name.removesuffix(".gz").rsplit(".", 1)[0], parse_edges(text, str(path)))
     data.split = "own"

@@ -196,6 +196,7 @@ def graph_from_triples(
             if not (h in entity_id and t in entity_id and r in relation_id):
                 raise UsageError(f"a negative of the {split} split of {name} has a name that no split has: {h} {r} {t}")
     lines = ["\t".join((split, *triple)) for split in SPLITS for triple in rows[split]]
+    lines += ["\t".join((f"negatives of {split}", *triple)) for split, triples in hard.items() for triple in triples]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     warnings = []
     trained = torch.zeros(len(entities), dtype=torch.bool)

@@ -31,6 +31,11 @@ def _triples(text: str, where: str, separator: str = "\t") -> list[tuple[str, st
     return rows
 
 
+def _own_triples(text: str, where: str) -> list[tuple[str, str, str]]:
+    """Triples whose names have no blanks around them, which no one sees in a file."""
+    return [(head.strip(), relation.strip(), tail.strip()) for head, relation, tail in _triples(text, where)]
+
+
 # kind -> what reads a set of the table, and a folder of the user's own
 _READERS = {
     "corpus": "corpus:read_corpus",
@@ -63,15 +68,17 @@ def _own_folder(path: Path) -> Any:
     splits = {}
     for split in ("train", "valid", "test"):
         names = [f"{split}.txt", f"{split}.tsv"]
-        file = next((n for n in names if (path / n).is_file() or (path / f"{n}.gz").is_file()), None)
-        if file is None:
+        found = [n for n in names if exists(path, n)]
+        if len(found) > 1:
+            raise UsageError(f"{path} holds {' and '.join(found)}; leave one {split} file")
+        if not found:
             raise UsageError(
                 f"{path} holds no {split}.txt or {split}.tsv (or .gz): a knowledge graph needs train, valid and test, "
                 f"a plain graph edges.csv"
             )
-        splits[split] = _triples(read_text(path, file)[0], f"{path / file}")
+        splits[split] = _own_triples(read_text(path, found[0])[0], f"{path / found[0]}")
     negatives = {
-        split: _triples(read_text(path, f"{split}_negatives.txt")[0], f"{path}/{split}_negatives.txt")
+        split: _own_triples(read_text(path, f"{split}_negatives.txt")[0], f"{path}/{split}_negatives.txt")
         for split in ("valid", "test")
         if exists(path, f"{split}_negatives.txt")
     }
@@ -101,11 +108,17 @@ def load(
     if apart_from is not None:
         from .apart import apart
         from .several import read_several
+        from .text import Texts
 
-        return apart(load(name, data_dir, kind="text"), list(read_several(apart_from, data_dir).sets.values()))
+        data = load(name, data_dir, kind="text")
+        if not isinstance(data, Texts):
+            return data  # which the task refuses
+        return apart(data, list(read_several(apart_from, data_dir).sets.values()))
     if Path(name).is_dir() and ("/" in name or "\\" in name or name.startswith(".")):
         return (_reader(_OWN[kind]) if kind in _OWN else _own_folder)(Path(name))
     if "/" in name:
+        if Path(name).is_file() and kind in _OWN:
+            raise UsageError(f"{name} is a file, expected a folder with train, valid and test files of a {kind}")
         if Path(name).is_file():
             from .hierarchy import own_hierarchy
 

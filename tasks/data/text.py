@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from .text_formats import FORMATS, Format, Row, comma_rows, tab_rows
 __all__ = ["SPLITS", "Texts", "bucket", "own_texts", "read_texts", "texts_from_rows"]
 
 SPLITS = ("train", "valid", "test")
+_WHOLE = re.compile(r"-?\d+")
 _HELD_OUT = 8
 HEADERS = ("label", "score")  # what the last column of a first line is called where that names the columns
 
@@ -141,7 +144,7 @@ def texts_from_rows(name: str, files: Mapping[str, list[Row]], form: Format, *, 
 
 def _in_order(labels: set[str]) -> list[str]:
     """Whole numbers by value, other labels by name."""
-    return sorted(labels, key=int if all(label.lstrip("-").isdecimal() for label in labels) else str)
+    return sorted(labels, key=int if all(_WHOLE.fullmatch(label) for label in labels) else str)
 
 
 def read_texts(name: str, entry: DataSet, folder: Path) -> Texts:
@@ -166,8 +169,10 @@ def _own_file(path: Path, split: str) -> str | None:
 
 def _own_rows(text: str, where: str, *, comma: bool) -> list[Row]:
     """Rows ``text, label`` or ``text_a, text_b, label``; a first row that ends in one of ``HEADERS`` is a header."""
-    first = next((line for line in text.split("\n") if line.strip()), "")
-    width = len(next(csv.reader([first]), [])) if comma else first.count("\t") + 1
+    if comma:  # a quoted cell may hold a line end
+        width = len(next((cells for cells in csv.reader(io.StringIO(text, newline="")) if any(cells)), []))
+    else:
+        width = next((line for line in text.split("\n") if line.strip()), "").count("\t") + 1
     places: tuple[int, int | None, int] = (0, 1, 2) if width == 3 else (0, None, 1)
     rows = (comma_rows if comma else tab_rows)(text, where, places=places, columns=(3,) if width == 3 else (2,))
     return rows[1:] if rows and rows[0].label.lower() in HEADERS else rows

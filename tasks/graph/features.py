@@ -10,7 +10,7 @@ from torch import Tensor
 from lorentz import SparseMatrix
 from tasks.data.graphs import Graph
 
-__all__ = ["Inputs", "node_features", "sparse_dropout"]
+__all__ = ["Inputs", "has_negative", "node_features", "sparse_dropout"]
 
 Inputs = Tensor | SparseMatrix
 DENSE = 64  # columns up to which features are kept dense
@@ -21,6 +21,11 @@ def _degrees(edges: np.ndarray, nodes: int) -> np.ndarray:
     """Degree one-hot, 5 and above together, and a constant; a loop counts twice."""
     degree = np.bincount(edges.ravel(), minlength=nodes).clip(max=HIGHEST_DEGREE)
     return np.concatenate([np.eye(HIGHEST_DEGREE + 1)[degree], np.ones((nodes, 1))], 1)
+
+
+def has_negative(features: sp.spmatrix | np.ndarray | None) -> bool:
+    """Whether features have a value below 0, for which a division by the sum of a row was not made."""
+    return features is not None and bool(features.min() < 0)
 
 
 def node_features(graph: Graph, edges: np.ndarray, *, classify: bool, normalise: bool) -> Inputs:

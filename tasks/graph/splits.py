@@ -125,6 +125,8 @@ def split_nodes(graph: Graph, *, seed: int | None) -> tuple[dict[str, Array], li
     """
     if graph.labels is None:
         raise UsageError(f"{graph.name} has no labels, so its nodes cannot be classified; --problem lp needs none")
+    if graph.classes < 1:
+        raise UsageError(f"no node of {graph.name} has a label (-1 is none), so its nodes cannot be classified")
     labels, warnings = graph.labels, []
     if seed is not None:
         parts = _fresh_nodes(graph, labels, seed)

@@ -16,7 +16,7 @@ from tasks.data.graphs import Graph
 from tasks.registry import lookup
 
 from .config import METRICS, GraphConfig
-from .features import Inputs, node_features
+from .features import Inputs, has_negative, node_features
 from .models import ENCODERS, Encoder
 from .splits import PUBLISHED_SEED, SHARES, split_links, split_nodes
 
@@ -69,6 +69,11 @@ class GraphTask:
         """Split the graph and prepare its features; done once for each content."""
         if self._made is None or self._made[0] != data.sha256:
             make = self._links if self.config.problem == "lp" else self._classes
+            if data.split == "own" and self.config.normalise_features and has_negative(data.features):
+                data.warnings.append(
+                    f"features of {data.name} have values below 0, and each row is divided by its sum, which may turn signs "
+                    "round; --normalise_features false leaves them as they are"
+                )
             self._made = data.sha256, make(data)
         return self._made[1]
 

@@ -11,6 +11,7 @@ from tasks.data.kg import KnowledgeGraph
 from tasks.errors import UsageError
 from tasks.rows import known, require_parts
 
+from .ranking import both_directions
 from .scorers import Scorer
 
 __all__ = ["ASKED", "predict_triples"]
@@ -26,7 +27,8 @@ def predict_triples(
 
     An answer has ``head``, ``relation``, ``tail``, its ``rank`` among all (1 is the best; None of a whole triple), its
     ``score``, and whether it is ``known``: a triple of the data, of any split. Heads are asked as tails of the inverse
-    relation, as they were in training.
+    relation, as they were in training, and the score of a relation that is asked is the mean of both directions, as it is
+    ranked in evaluation.
 
     Raises
     ------
@@ -53,11 +55,8 @@ def predict_triples(
         relation = -1 if row[1] == ASKED else known(row[1], data.relation_ids, number, "relation")
         if relation < 0:
             count = data.num_relations
-            scores = model.score(
-                torch.full((count,), head, device=device),
-                torch.arange(count, device=device),
-                torch.full((count,), tail, device=device),
-            )
+            first, second = (torch.full((count,), part, device=device) for part in (head, tail))
+            scores = both_directions(model, first, torch.arange(count, device=device), second)
         elif head >= 0 and tail >= 0:
             one = [torch.tensor([i], device=device) for i in (head, relation, tail)]
             answer(head, relation, tail, float(model.score(*one)), None)

@@ -36,15 +36,18 @@ def pack(tokenizer: Any, paragraphs: Sequence[str], length: int) -> Tensor:
 def mask_tokens(ids: Tensor, *, share: float, vocabulary: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Inputs and labels (n, length) int64 of a batch of sequences: labels are ``IGNORED`` where nothing is predicted.
 
-    A `share` of the tokens that are not special is drawn, each by itself. Of these 80 percent become ``[MASK]``, 10 percent
-    a random token, and 10 percent stay.
+    A `share` of the tokens that are not special is drawn, each by itself, and at least one of a batch that has any. Of these
+    80 percent become ``[MASK]``, 10 percent a random token, and 10 percent stay.
 
     References
     ----------
     Devlin et al., "BERT", NAACL 2019, section 3.1.
     """
     ids = ids.long()
-    chosen = (torch.rand(ids.shape, generator=generator) < share) & (ids >= len(SPECIAL))
+    drawn = torch.rand(ids.shape, generator=generator).masked_fill(ids < len(SPECIAL), 1.0)
+    chosen = drawn < share
+    if not chosen.any() and bool((drawn < 1.0).any()):
+        chosen.view(-1)[drawn.argmin()] = True
     how = torch.rand(ids.shape, generator=generator)
     other = torch.randint(len(SPECIAL), vocabulary, ids.shape, generator=generator)
     inputs = torch.where(chosen & (how < 0.8), SPECIAL.index("[MASK]"), ids)

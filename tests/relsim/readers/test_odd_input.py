@@ -33,7 +33,7 @@ def test_lists_one_after_another_are_all_read(between: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("after", ["and so on", '{"a": 1}', "]"])
 def test_text_after_a_list_is_refused(after: str, tmp_path: Path) -> None:
-    with pytest.raises(IngestError, match="goes on with .* after a JSON list, expected another list"):
+    with pytest.raises(IngestError, match=r"goes on with .* after a JSON list, expected another list"):
         read(write(tmp_path / "in.json", f"[\n{ROW % 'B'}\n] {after}"))
 
 
