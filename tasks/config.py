@@ -384,13 +384,13 @@ def _takes_null(hint: Any) -> bool:
 
 
 def _build(cls: type[C], values: Mapping[str, Any], prefix: str = "") -> C:
-    hints: dict[str, Any] = get_type_hints(cls)
-    parts = {}
+    hints, nested, parts = get_type_hints(cls), _sections(cls), {}
     for f in fields(cls):  # type: ignore[arg-type]
         if f.name not in values:
             continue
-        value, hint = values[f.name], hints[f.name]
+        value: Any = values[f.name]
+        hint: Any = hints[f.name]
         if value is None and not _takes_null(hint):  # which the parser lets pass
             raise UsageError(f"--{prefix}{f.name}: expected a value, got null")
-        parts[f.name] = _build(hint, value, f"{prefix}{f.name}.") if is_dataclass(hint) else value
+        parts[f.name] = _build(hint, value, f"{prefix}{f.name}.") if f.name in nested else value
     return cls(**parts)

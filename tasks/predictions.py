@@ -47,11 +47,15 @@ def report_predictions(
     RunError : a file that cannot be written.
     """
     from .api import load
+    from .trained import TAKE_EMPTY
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
     lines = _lines(file)
-    answers = load(folder, data=data, data_dir=data_dir).predict(lines, top=top)
+    trained = load(folder, data=data, data_dir=data_dir)
+    while trained.task.name not in TAKE_EMPTY and not lines[-1].strip():
+        lines.pop()
+    answers = trained.predict(lines, top=top)
     text = _table(answers) if format == "tsv" else "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in answers)
     if out is None:
         say(text.rstrip("\n"))
@@ -74,7 +78,7 @@ def _lines(file: Path | None) -> list[str]:
         raise UsageError(f"{file}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{file or 'standard input'} is not UTF-8 text (byte {error.start})") from None
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]  # empty rows at the end are rows
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not any(line.strip() for line in lines):
         raise UsageError(f"{file or 'standard input'} holds no row")
     return lines

@@ -18,7 +18,7 @@ from .process import seed_everything
 from .registry import lookup, named
 from .sources import changed_inputs
 
-__all__ = ["PREDICTORS", "Trained", "load_trained"]
+__all__ = ["PREDICTORS", "TAKE_EMPTY", "Trained", "load_trained"]
 
 Predictor = Callable[..., list[dict[str, Any]]]
 
@@ -30,6 +30,7 @@ PREDICTORS: dict[str, str] = {
     "text": "tasks.text.predict:predict_texts",
     "translation": "tasks.translation.predict:predict_translations",
 }
+TAKE_EMPTY = frozenset({"translation"})  # whose answers stand line by line beside the rows, empty ones too
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
@@ -19,6 +20,10 @@ from .load import load
 from .locate import read_text
 
 __all__ = ["EdgeList", "load_edges", "parse_edge_file"]
+
+
+_MARKS = "#%"
+_COMMENT = re.compile(r"[#%]+\s")
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def load_edges(name: str, data_dir: str | Path | None = None) -> EdgeList:
 def parse_edge_file(text: str, where: str) -> EdgeList:
     """Read lines of two cells (from, to) or three (head, relation, tail), parted by tabs, commas or blanks.
 
-    Lines at the beginning that start with # or % are comments; further down they are edges of names that do.
+    Lines at the beginning that start with # or % are comments; where names start so too, those with a blank after it are.
     The first line says which, and how many cells there are.
 
     Raises
@@ -85,7 +90,9 @@ def parse_edge_file(text: str, where: str) -> EdgeList:
     UsageError : no line, another number of cells (which line).
     """
     given = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    lines = list(dropwhile(lambda numbered: numbered[1][0] in "#%", given))
+    lines = list(dropwhile(lambda numbered: numbered[1][0] in _MARKS, given))
+    if not lines or any(line[0] in _MARKS for _, line in lines):  # names begin like that too
+        lines = list(dropwhile(lambda numbered: bool(_COMMENT.match(numbered[1])), given))
     if not lines:
         raise UsageError(f"{where} holds no edge")
     first = lines[0][1]
