@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .argv import parse_seeds, regular
-from .errors import HyrelError, UsageError
-from .launch import rank_of_process, require_one_process
+from .errors import HyrelError, RunError, UsageError
+from .launch import launched, rank_of_process, require_one_process
 
 __all__ = ["main"]
 
@@ -50,18 +50,28 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         )
     if options.out and len(seeds) > 1:
         raise UsageError("--out names one run folder; with several --seeds use --runs, below which each gets its own")
+    failed: list[int | None] = []
     for seed in seeds:
-        result: Result = run(
-            options.task,
-            recipe=options.config,
-            seed=seed,
-            runs=options.runs or "runs",
-            out=options.out,
-            data_dir=options.data_dir,
-            quiet=options.quiet,
-            args=rest,
-        )
+        try:
+            result: Result = run(
+                options.task,
+                recipe=options.config,
+                seed=seed,
+                runs=options.runs or "runs",
+                out=options.out,
+                data_dir=options.data_dir,
+                quiet=options.quiet,
+                args=rest,
+            )
+        except RunError as error:
+            if len(seeds) == 1 or launched() > 1:
+                raise
+            print(f"hyrel: seed {seed}: {error}", file=sys.stderr)  # noqa: T201
+            failed.append(seed)
+            continue
         _show(result.folder, dict(result.values["metrics"]["test"]))
+    if failed:
+        raise RunError(f"{len(failed)} of {len(seeds)} seeds failed, as said above: {', '.join(map(str, failed))}")
 
 
 def _run_study(options: argparse.Namespace, rest: list[str]) -> None:

@@ -229,3 +229,24 @@ def test_an_epoch_is_made_once_and_is_the_same_however_it_is_asked() -> None:
         wanted = epoch_batches(100, 8, np.random.default_rng(list(key)), own)
         for index in (5, 0, 12):
             assert np.array_equal(epoch_batch(index, 100, 8, key, own), wanted[index])
+
+
+def test_a_seed_that_fails_does_not_keep_the_others_from_running(
+    small_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasks.cli import main
+    from tasks.errors import RunError
+
+    update = _Run.update
+
+    def fails(run: _Run) -> None:
+        if run.seed == 0:
+            raise RunError("it fell apart")
+        update(run)
+
+    monkeypatch.setattr(_Run, "update", fails)
+    words = ["run", "kg", "--data", str(small_graph), "--model.dim", "5", "--train.epochs", "2", "--quiet"]
+    assert main([*words, "--seeds", "0,1", "--runs", str(tmp_path / "runs")]) == 1
+    told = capsys.readouterr()
+    assert "seed 0: it fell apart" in told.err and "1 of 2 seeds failed, as said above: 0" in told.err
+    assert len(list((tmp_path / "runs").glob("*/seed1/result.json"))) == 1 and "seed1" in told.out
