@@ -147,7 +147,7 @@ FAMILIES = (
     Family(
         "Solutions of three methods read from one subspace: performance relative to the methods themselves, 1 as good",
         r"subspace_[\w-]+",
-        r"(?P<backbone>[\w-]+), (?P<model>joint|random|pca|shuffled), (?P<dims>\d+) dimensions?(?: \(it has \d+\))?: "
+        r"(?P<backbone>[\w+-]+), (?P<model>joint|random|pca|shuffled), (?P<dims>\d+) dimensions?(?: \(it has \d+\))?: "
         r"relative performance, (?P<what>optimisation|transfer)(?P<plain>, plain)?",
         "{backbone}, dimension {dims}, {what}{plain}",
         {"joint": "joint", "random": "random", "pca": "PCA", "shuffled": "shuffled tasks"},
@@ -157,7 +157,7 @@ FAMILIES = (
     Family(
         "The trained space less its controls, corrected for chance, ± half the 95 % interval (pairs of seed and set)",
         r"subspace_[\w-]+",
-        r"(?P<backbone>[\w-]+), (?P<dims>\d+) dimensions?: joint less (?P<model>random|pca|shuffled), "
+        r"(?P<backbone>[\w+-]+), (?P<dims>\d+) dimensions?: joint less (?P<model>random|pca|shuffled), "
         r"(?P<what>optimisation|transfer), chance-corrected(?P<shown>: no difference shown)?",
         "{backbone}, dimension {dims}, {what}",
         {"random": "joint less random", "pca": "joint less PCA", "shuffled": "joint less shuffled tasks"},
