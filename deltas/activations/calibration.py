@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,6 +97,10 @@ class _Gradients:
         self.passes = 0
         self.exact = self.of({})
         self.norm = float(sum((g.double() ** 2).sum() for g in self.exact)) ** 0.5
+        if not isfinite(self.norm):
+            raise DeltaError(
+                f"the gradient of the loss, {float(loss.detach()):g}, is not finite: nothing can be compared"
+            )
 
     def of(self, bits: Mapping[str, int]) -> list[Tensor]:
         """Gradients with the rounding of `bits`, others exact."""
@@ -142,7 +147,10 @@ def calibrate(
     finally:
         with torch.no_grad():
             for module, name, buffer, kept in buffers:  # after the last backward pass, which reads some of them
-                setattr(module, name, buffer.copy_(kept))
+                if not torch.equal(buffer, kept):  # a constant may be expanded, and cannot be written
+                    buffer.copy_(kept)
+                if module._buffers.get(name) is not buffer:
+                    setattr(module, name, buffer)
         compressor.report = report
 
 

@@ -18,7 +18,7 @@ from .entries import Content, Exact, Kept, Life, Point, Rectified, Source, Windo
 from .functions import Watch
 from .groups import BITS, Groups, Noise, quantise
 from .lossless import Narrow, TwoValued, lossless, mask_of
-from .policy import Policy, are_points, marked, of_parameter, unsuitable
+from .policy import Policy, are_points, made_by, marked, of_parameter, unsuitable
 from .report import Report
 
 __all__ = ["ActivationCompressor"]
@@ -111,6 +111,7 @@ class ActivationCompressor:
         self._places: dict[str, int] = {}
         self._table: WeakValueDictionary[tuple[Any, ...], Source] = WeakValueDictionary()
         self._held: dict[int, Life] = {}
+        self._counted: dict[int, Life] = {}
         self._recent = None
         self.report = Report()
         self._own = self._storages()
@@ -128,7 +129,7 @@ class ActivationCompressor:
         stack, self._stack = self._stack, None
         if stack is not None:
             stack.close()
-        self._own, self._table, self._held = set(), WeakValueDictionary(), {}
+        self._own, self._table, self._held, self._counted = set(), WeakValueDictionary(), {}, {}
 
     def stats(self) -> Report:
         """Bytes of the last forward pass.
@@ -211,12 +212,14 @@ class ActivationCompressor:
             once.numel() if dense else (once.shape, once.stride())
         )  # views of other shapes show the same values
         key = (form, storage._cdata, x._version, x.storage_offset(), shape, x.dtype)
+        if self._exactly(storage):  # another function needs it as it is
+            return Exact(x)
         source = self._table.get(key)
         if source is None or source.life.gone:
             content = self._content(form, once.detach(), name)
             if content is None:
                 return self._exact(x, "not finite" if slope else "no gradient", path)
-            self.report.add(_label(content), path, once.numel() * once.element_size(), content.nbytes)
+            self.report.add(_label(content), path, self._plain(storage), content.nbytes)
             source = self._table[key] = Source(content, storage, constant=self.make == self._quantised)
         source.views += 1
         return Kept(source, way)
@@ -226,6 +229,19 @@ class ActivationCompressor:
         place = self._places.get(path, 0)
         self._places[path] = place + 1
         return f"{path}:{place}"
+
+    def _exactly(self, storage: torch.UntypedStorage) -> bool:
+        """Whether a storage is held as it is."""
+        known = self._held.get(storage._cdata)
+        return known is not None and not known.gone
+
+    def _plain(self, storage: torch.UntypedStorage) -> int:
+        """Bytes that torch would hold for a tensor of a storage: all of it, once."""
+        known = self._counted.get(storage._cdata)
+        if known is not None and not known.gone:
+            return 0
+        self._counted[storage._cdata] = Life(storage)
+        return storage.nbytes()
 
     def _forget(self, _gone: object) -> None:
         self._recent = None
@@ -249,7 +265,10 @@ class ActivationCompressor:
             return "points" if whole else "exact: marked by its function"
         if self.policy.exact is not None and self.policy.exact(x.detach()):
             return "exact: the policy's own rule"
-        return "signed" if self._watch.signed or type(x.grad_fn).__name__ in _SIGNED else "values"
+        node = made_by(x.grad_fn)
+        if any(node is maker for maker in self._watch.makers):
+            return "exact: weight or leaf"
+        return "signed" if self._watch.signed or type(node).__name__ in _SIGNED else "values"
 
     def _unpack(self, saved: Exact | Kept) -> Tensor:
         if isinstance(saved, Exact) or saved.source.views == 1 or not saved.source.constant:
@@ -261,18 +280,15 @@ class ActivationCompressor:
 
     def _exact(self, x: Tensor, reason: str, path: str) -> Exact:
         assert self.report is not None
-        nbytes = 0
         if x.layout is torch.strided and x.device.type != "meta":
             storage = x.untyped_storage()
-            if reason == "small" and storage.nbytes() > 4 * x.nbytes:  # it would keep all of a large tensor alive
-                self.report.add(f"exact: {reason}", path, x.nbytes, x.nbytes)
-                return Exact(x.detach().clone())
-            known = self._held.get(storage._cdata)
-            if known is None or known.gone:
+            if not self._exactly(storage):
+                plain = self._plain(storage)
+                if reason == "small" and storage.nbytes() > 4 * x.nbytes:  # it would keep all of a large tensor alive
+                    self.report.add(f"exact: {reason}", path, plain, x.nbytes)
+                    return Exact(x.detach().clone())
                 self._held[storage._cdata] = Life(storage)
-                nbytes = storage.nbytes()
-        if nbytes:
-            self.report.add(f"exact: {reason}", path, nbytes, nbytes)
+                self.report.add(f"exact: {reason}", path, plain, storage.nbytes())
         return Exact(x)
 
     def _content(self, form: str, x: Tensor, name: str) -> Content | None:

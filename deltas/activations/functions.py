@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from .policy import made_by
 
 __all__ = ["Watch", "consistent_attention"]
 
@@ -35,7 +37,7 @@ _EXACT = frozenset(
         "normalize", "cosine_similarity", "pairwise_distance", "gaussian_nll_loss", "poisson_nll_loss", "ctc_loss",
         "binary_cross_entropy", "l1_loss", "smooth_l1_loss", "huber_loss", "hinge_embedding_loss", "margin_ranking_loss",
         "multi_margin_loss", "multilabel_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
-        "cosine_embedding_loss", "lp_pool1d", "lp_pool2d", "lp_pool3d",
+        "cosine_embedding_loss", "kl_div", "rms_norm", "grid_sample", "grid_sampler", "lp_pool1d", "lp_pool2d", "lp_pool3d",
         "det", "logdet", "slogdet", "inverse", "pinverse", "cholesky", "cholesky_solve", "cholesky_inverse",
         "triangular_solve", "lu", "lu_solve", "qr", "svd", "svd_lowrank", "pca_lowrank", "lobpcg",
     ]
@@ -95,6 +97,7 @@ class Watch(TorchFunctionMode):
     exact : whether nothing that the function saves may be rounded
     signed : whether what it saves keeps its sign
     weights : storages of the weights of the linear function that runs, which may be made of parameters (merged, normalised)
+    makers : nodes of the graph that made them, by which copies of autocast are known
     """
 
     def __init__(self, *, attention: Callable[[], bool]) -> None:
@@ -102,6 +105,7 @@ class Watch(TorchFunctionMode):
         self.attention = attention
         self.exact = self.signed = False
         self.weights: frozenset[int] = frozenset()
+        self.makers: tuple[Any, ...] = ()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -111,12 +115,8 @@ class Watch(TorchFunctionMode):
         if name == "scaled_dot_product_attention" and self.attention():
             return consistent_attention(*args, **kwargs)
         if name == "multi_head_attention_forward":
-            self.weights = _storages(args[5:6] + args[11:12], kwargs)
-            try:
-                with _inside if self.attention() else nullcontext():
-                    return func(*args, **kwargs)
-            finally:
-                self.weights = frozenset()
+            with self._weighed(args[5:6] + args[11:12], kwargs), _inside if self.attention() else nullcontext():
+                return func(*args, **kwargs)
         if _exact(name, args, kwargs):
             self.exact = True
             try:
@@ -130,18 +130,21 @@ class Watch(TorchFunctionMode):
             finally:
                 self.signed = False
         if name in _WITH_WEIGHT:
-            self.weights = _storages(args[1:2], kwargs)
-            try:
+            with self._weighed(args[1:2], kwargs):
                 return func(*args, **kwargs)
-            finally:
-                self.weights = frozenset()
         return func(*args, **kwargs)
 
-
-def _storages(args: tuple[Any, ...], kwargs: dict[str, Any]) -> frozenset[int]:
-    """Storages of the weights among the arguments of a function."""
-    tensors = [*args, *(value for name, value in kwargs.items() if name.endswith("weight"))]
-    return frozenset(x.untyped_storage()._cdata for x in tensors if isinstance(x, Tensor) and x.layout is torch.strided)
+    @contextmanager
+    def _weighed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Know the weights among the arguments of a function while it runs."""
+        given = [*args, *(value for name, value in kwargs.items() if name.endswith("weight"))]
+        tensors = [x for x in given if isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested]
+        self.weights = frozenset(x.untyped_storage()._cdata for x in tensors)
+        self.makers = tuple(node for x in tensors if (node := made_by(x.grad_fn)) is not None)
+        try:
+            yield
+        finally:
+            self.weights, self.makers = frozenset(), ()
 
 
 class _Attention(torch.autograd.Function):
@@ -173,7 +176,9 @@ class _Attention(torch.autograd.Function):
         need = ctx.needs_input_grad[:4]
         # The fused kernels have a first derivative only.
         kernel = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
-        with torch.enable_grad(), kernel, ctx.autocast, _DrawingAgain(ctx.state, grad.device):
+        # Where the backward pass runs inside the context too, its hooks would round what is saved here for a moment.
+        plain = torch.autograd.graph.saved_tensors_hooks(_same, _same)
+        with torch.enable_grad(), kernel, plain, ctx.autocast, _DrawingAgain(ctx.state, grad.device):
             # Of views, or the paths from one argument to another would be counted with those of the result.
             q, k, v, mask = inputs = [
                 x if x is None else x.view_as(x) if twice else x.detach().requires_grad_(needed)
@@ -183,6 +188,10 @@ class _Attention(torch.autograd.Function):
         wanted = [x for x, needed in zip(inputs, need, strict=True) if x is not None and needed]
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=twice))
         return *(next(found) if needed else None for needed in need), None, None
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 class _DrawingAgain:

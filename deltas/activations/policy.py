@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import DeltaError, nearest
 
-__all__ = ["Policy", "are_points", "marked", "of_parameter", "unsuitable"]
+__all__ = ["Policy", "are_points", "made_by", "marked", "of_parameter", "unsuitable"]
 
 # What leads from a parameter to the same values in another shape or dtype, as autocast's copies of weights do.
 _SAME_NUMBERS = frozenset(
@@ -49,6 +49,8 @@ class Policy:
     exact: Callable[[Tensor], bool] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.skip, str):
+            raise DeltaError(f"skip is the text {self.skip!r}; give names in a tuple, ({self.skip!r},)")
         if self.min_numel < 1:
             raise DeltaError(f"min_numel is {self.min_numel}; give at least 1")
         if self.marked not in (None, 8):
@@ -77,7 +79,7 @@ class Policy:
                 raise DeltaError(f"skip: no module is named {name!r}. {nearest(name, paths)}")
 
 
-def _made_by(node: Any) -> Any:
+def made_by(node: Any) -> Any:
     """Node of the graph that the values come from, behind changes of shape and dtype."""
     while node is not None and node.name() in _SAME_NUMBERS:
         node = node.next_functions[0][0]
@@ -88,16 +90,16 @@ def of_parameter(x: Tensor) -> bool:
     """Whether it is a leaf that gets a gradient, or one in another shape or dtype."""
     if x.is_leaf:
         return x.requires_grad
-    node = _made_by(x.grad_fn)
+    node = made_by(x.grad_fn)
     return node is not None and node.name() == "torch::autograd::AccumulateGrad"
 
 
 def marked(x: Tensor) -> bool:
     """Whether its values, or some that were joined to others, come from a Function that says what must not be quantised."""
-    node = _made_by(x.grad_fn)
+    node = made_by(x.grad_fn)
     nodes = [node]
     if node is not None and node.name() == "CatBackward0":  # a point that was taken apart and put together
-        nodes = [_made_by(part) for part, _ in node.next_functions]
+        nodes = [made_by(part) for part, _ in node.next_functions]
     return any(getattr(getattr(type(node), "_forward_cls", None), "saved_exact", ()) for node in nodes)
 
 
@@ -123,7 +125,7 @@ def are_points(x: Tensor) -> bool:
 
 def unsuitable(x: Tensor) -> str | None:
     """Why a tensor has no values that could be quantised, or packed at all; None if it has."""
-    if x.layout is not torch.strided or type(x) not in (Tensor, nn.Parameter):
+    if x.layout is not torch.strided or type(x) not in (Tensor, nn.Parameter) or x.is_nested or x.is_neg():
         return "sparse or another kind of tensor"
     if x.device.type == "meta" or not x.numel():
         return "empty"

@@ -41,7 +41,7 @@ class Report:
 
     @property
     def plain(self) -> int:
-        """Bytes without compression: each tensor once, as torch holds it."""
+        """Bytes without compression: each storage once, all of it, as torch holds it."""
         return sum(line.plain for line in self.lines.values())
 
     @property

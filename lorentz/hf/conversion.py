@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import log
@@ -77,6 +78,11 @@ def _refuse(what: str, kind: str) -> ValueError:
 
 def _checked(model: nn.Module) -> tuple[Any, _Names]:
     """Base model and names, or a ValueError that says what stands in the way."""
+    if hasattr(model, "active_adapter") and hasattr(model, "merge_and_unload"):  # which answers as what it wraps
+        raise ValueError(
+            f"from_euclidean reads the weights of a plain encoder, and a {type(model).__name__} of peft has others: "
+            "merge_and_unload() gives the plain model"
+        )
     base: Any = getattr(model, "base_model", model)
     config = getattr(base, "config", None)
     kind = str(getattr(config, "model_type", type(base).__name__))
@@ -92,7 +98,38 @@ def _checked(model: nn.Module) -> tuple[Any, _Names]:
         raise _refuse(f"position_embedding_type={positions!r}, relative positions", kind)
     if getattr(config, "sinusoidal_pos_embds", False):
         raise _refuse(f"a {kind} with sinusoidal_pos_embds=True, positions that are not learned", kind)
+    _require_plain(base, FAMILIES[kind], kind)
     return base, FAMILIES[kind]
+
+
+# Of a module that is read: its values, also where they are computed from other parameters.
+_READ = re.compile(r"weight|bias|weight_[gv]|parametrizations\..*")
+
+
+def _require_plain(base: Any, names: _Names, kind: str) -> None:
+    """Refuse what would be lost: parameters of adapters and the like beside those that are read."""
+    layers = base.get_submodule(names.layers)
+    if not len(layers):
+        raise _refuse(f"a {kind} without layers", kind)
+    embeddings = base.embeddings
+    read = [embeddings.word_embeddings, embeddings.position_embeddings, embeddings.LayerNorm]
+    read += [base.get_submodule(names.types)] if names.types else []
+    maps = ("query", "key", "value", "out", "up", "down", "norm", "last_norm")
+    read += [layer.get_submodule(getattr(names, name)) for layer in layers for name in maps]
+    for module in read:
+        if not isinstance(module.weight, Tensor):
+            raise ValueError(
+                f"from_euclidean reads plain weights, and a {type(module).__name__} has none: is it quantised?"
+            )
+    known = {id(p) for module in read for name, p in module.named_parameters() if _READ.fullmatch(name)}
+    known |= {id(p) for module in read for p in (module.weight, getattr(module, "bias", None))}
+    every = base.named_parameters()
+    if others := [name for name, p in every if id(p) not in known and "pooler" not in name.split(".")]:
+        raise ValueError(
+            f"from_euclidean reads the weights of a plain encoder and would lose {len(others)} other parameters, such as "
+            f"{others[0]}: fold what was added into the weights first (merge(forget=True) of a delta of hyrel, "
+            "merge_and_unload() of peft), or take it out"
+        )
 
 
 def _activation(config: Any) -> str:
@@ -105,7 +142,14 @@ def _activation(config: Any) -> str:
 def _positions(base: Any) -> Tensor:
     """Rows of the positions 0, 1, ... of a text."""
     weight: Tensor = base.embeddings.position_embeddings.weight
-    first = base.config.pad_token_id + 1 if base.config.model_type in _COUNTS_FROM_PADDING else 0
+    padding = base.config.pad_token_id
+    if base.config.model_type not in _COUNTS_FROM_PADDING:
+        return weight
+    if padding is None:
+        raise ValueError(
+            f"a {base.config.model_type} counts positions from behind its padding token, and pad_token_id is None; set it"
+        )
+    first = padding + 1
     return weight[first:]
 
 

@@ -33,7 +33,7 @@ def test_with_everything_exact_the_gradient_is_that_of_torch(name: str) -> None:
     """Attention apart, which is computed anew, nothing is changed: equal to the bit without it."""
     _, want, _, got, compressor = both(name, policy=Policy(min_numel=10**9), attention=False)
     assert torch.equal(got, want)
-    assert compressor.stats().ratio == 1
+    assert 1 <= compressor.stats().ratio < 1.05  # small parts of larger storages are held without the rest
     _, want, _, got, _ = both(name, policy=Policy(min_numel=10**9))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
 
