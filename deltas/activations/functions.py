@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from threading import Lock
 from typing import Any
 
@@ -115,8 +115,12 @@ class Watch(TorchFunctionMode):
         if name == "scaled_dot_product_attention" and self.attention():
             return consistent_attention(*args, **kwargs)
         if name == "multi_head_attention_forward":
-            with self._weighed(args[5:6] + args[11:12], kwargs), _inside if self.attention() else nullcontext():
-                return func(*args, **kwargs)
+            self._weigh(args[5:6] + args[11:12], kwargs)
+            try:
+                with _inside if self.attention() else nullcontext():
+                    return func(*args, **kwargs)
+            finally:
+                self._unweigh()
         if _exact(name, args, kwargs):
             self.exact = True
             try:
@@ -130,21 +134,24 @@ class Watch(TorchFunctionMode):
             finally:
                 self.signed = False
         if name in _WITH_WEIGHT:
-            with self._weighed(args[1:2], kwargs):
+            self._weigh(args[1:2], kwargs)
+            try:
                 return func(*args, **kwargs)
+            finally:
+                self._unweigh()
         return func(*args, **kwargs)
 
-    @contextmanager
-    def _weighed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
-        """Know the weights among the arguments of a function while it runs."""
+    def _weigh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Know the weights among the arguments of the function that runs."""
         given = [*args, *(value for name, value in kwargs.items() if name.endswith("weight"))]
         tensors = [x for x in given if isinstance(x, Tensor) and x.layout is torch.strided and not x.is_nested]
         self.weights = frozenset(x.untyped_storage()._cdata for x in tensors)
-        self.makers = tuple(node for x in tensors if (node := made_by(x.grad_fn)) is not None)
-        try:
-            yield
-        finally:
-            self.weights, self.makers = frozenset(), ()
+        if not torch.compiler.is_compiling():  # which saves nothing under our hooks, and traces no nodes
+            self.makers = tuple(node for x in tensors if (node := made_by(x.grad_fn)) is not None)
+
+    def _unweigh(self) -> None:
+        """Know none any more."""
+        self.weights, self.makers = frozenset(), ()
 
 
 class _Attention(torch.autograd.Function):
