@@ -147,7 +147,8 @@ def calibrate(
     finally:
         with torch.no_grad():
             for module, name, buffer, kept in buffers:  # after the last backward pass, which reads some of them
-                if not torch.equal(buffer, kept):  # a constant may be expanded, and cannot be written
+                # A constant may be expanded, and cannot be written; sparse tensors cannot be compared.
+                if buffer.layout is not torch.strided or not torch.equal(buffer, kept):
                     buffer.copy_(kept)
                 if module._buffers.get(name) is not buffer:
                     setattr(module, name, buffer)

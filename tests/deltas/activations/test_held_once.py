@@ -166,9 +166,11 @@ def test_calibrating_a_model_with_an_expanded_buffer_and_a_loss_that_is_not_fini
             super().__init__()
             self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
             self.register_buffer("mask", torch.ones(1, 1).expand(64, 64))
+            self.register_buffer("graph", torch.eye(64).to_sparse())
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.second(self.first(x).tanh() * self.mask)
+            assert isinstance(self.graph, Tensor)
+            return self.second(torch.sparse.mm(self.graph, self.first(x).tanh()) * self.mask)
 
     model, x = Masked(), drawn(64, 64)
     compressor = ActivationCompressor(model, policy=Policy(min_numel=64))
