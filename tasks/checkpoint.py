@@ -112,7 +112,7 @@ def _once(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     seen: set[tuple[Any, ...]] = set()
     kept = {}
     for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+        place = tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
         if not tensor.numel() or place not in seen:
             kept[name] = tensor.contiguous()
         seen.add(place)

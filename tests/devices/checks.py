@@ -190,7 +190,7 @@ def runs() -> Iterator[Check]:
     import tasks
     from tasks import checkpoint, team
 
-    def save(tensors: Any, path: Any) -> None:  # safetensors reads memory, which the device does not have
+    def save(tensors: Any, path: Any, **_told: Any) -> None:  # safetensors reads memory, which the device does not have
         safetensors.torch.save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, path)
 
     lay: list[torch.device] = []  # where the models were that took the weights of their best evaluation
@@ -200,7 +200,6 @@ def runs() -> Iterator[Check]:
         model.load_state_dict(safetensors.torch.load_file(path), strict=not frozen)
 
     checkpoint.save_file = save
-    checkpoint.save_model = lambda model, path: save(model.state_dict(), path)
     checkpoint._load_weights = load
     root = tempfile.TemporaryDirectory()  # gone with this generator
     folder = Path(root.name) / "films"
