@@ -1,6 +1,6 @@
 """Forward and backward time, and peak memory, of Lorentz layers over their Euclidean counterparts.
 
-    python -m benchmarks.lorentz_speed [--repeats 41] [--device cuda --dtype bfloat16]
+    python -m benchmarks.lorentz_speed [--repeats 41] [--device cuda --dtype float32,bfloat16]
 
 Whole steps, interleaved in one process, one thread, process CPU time (wall-clock time between synchronisations on a
 GPU), medians. The twin of an attention layer is one of 256 coordinates, four heads of 64, with query, key, value and
@@ -109,50 +109,56 @@ def compared(what: str, value: float, repeats: int, reference: float | None, tar
     return row(what, round(value, 3), "ratio", n=repeats, reference=reference, target=target, met=met)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=41)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--peak", nargs=2, metavar=("LAYER", "LENGTH"), help="print the peak of one step alone")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    dtype = getattr(torch, options.dtype)
-    if options.peak:
-        print(peak(options.peak[0], int(options.peak[1]), options.device, dtype))
-        return
-    manifold = Lorentz()
-    place = "" if options.device == "cpu" else f", {torch.cuda.get_device_name()}, {options.dtype}"
+def measured(device: str, word: str, most: int) -> list[dict[str, object]]:
+    """Rows of a device and a type of numbers. What is known and aimed at holds for a CPU."""
+    manifold, dtype, known = Lorentz(), getattr(torch, word), device == "cpu"
+    place = "" if known else f", {torch.cuda.get_device_name()}, {word}"
     rows = []
     for width, (reference, target) in LINEAR.items():
-        features = torch.randn(ROWS, width - 1, device=options.device, dtype=dtype) / width**0.5
+        features = torch.randn(ROWS, width - 1, device=device, dtype=dtype) / width**0.5
         x = manifold.lift(features).requires_grad_()
         layers: dict[str, nn.Module] = {
             name: LorentzLinear(width, width, manifold=manifold, variant=name) for name in VARIANTS
         }
         layers["nn.Linear"] = nn.Linear(width, width)
         calls: dict[str, Callable[[], Tensor]] = {
-            name: partial(layer.to(options.device, dtype), x) for name, layer in layers.items()
+            name: partial(layer.to(device, dtype), x) for name, layer in layers.items()
         }
-        measured = ratios(calls, "nn.Linear", options.repeats)
+        found = ratios(calls, "nn.Linear", most)
         for name in VARIANTS:
             what = f"LorentzLinear {name} forward + backward over nn.Linear, batch {ROWS}, {width} wide{place}"
-            rows.append(compared(what, measured[name], options.repeats, reference, target))
+            rows.append(compared(what, found[name], most, *((reference, target) if known else (None, None))))
     for dim, dropout in ((WIDTH + 1, 0.0), (WIDTH + 1 - HEADS, 0.0), (WIDTH + 1, 0.1)):
         for length, (reference, target) in ATTENTION.items():
-            repeats = max(options.repeats // (1 if length < 512 else 2), 20)
-            value = ratios(pair(length, dropout, options.device, dtype, dim), "euclid", repeats)["lorentz"]
+            repeats = max(most // (1 if length < 512 else 2), 20)
+            value = ratios(pair(length, dropout, device, dtype, dim), "euclid", repeats)["lorentz"]
             what = (
                 f"attention of {dim} coordinates, forward + backward over Euclidean attention of {WIDTH}, S = {length}, "
                 f"dropout {dropout}{place}"
             )
-            known = (reference, target) if dropout == 0 else (None, None)
-            rows.append(compared(what, value, repeats, *known))
-    peaks = {name: fresh_peak(name, 1024, options.device, options.dtype) for name in ("lorentz", "euclid")}
+            rows.append(
+                compared(what, value, repeats, *((reference, target) if known and not dropout else (None, None)))
+            )
+    peaks = {name: fresh_peak(name, 1024, device, word) for name in ("lorentz", "euclid")}
     print(f"peak growth in MiB: {peaks}")
     what = f"peak memory of attention over Euclidean attention, S = 1024{place}"
-    rows.append(compared(what, peaks["lorentz"] / peaks["euclid"], 3, *MEMORY))
+    rows.append(compared(what, peaks["lorentz"] / peaks["euclid"], 3, *(MEMORY if known else (None, None))))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=41)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or both by a comma")
+    parser.add_argument("--peak", nargs=2, metavar=("LAYER", "LENGTH"), help="print the peak of one step alone")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if options.peak:
+        print(peak(options.peak[0], int(options.peak[1]), options.device, getattr(torch, options.dtype)))
+        return
+    rows = [found for dtype in options.dtype.split(",") for found in measured(options.device, dtype, options.repeats)]
     name = "lorentz_speed" if options.device == "cpu" else "lorentz_speed_gpu"
     print(save(name, asked("lorentz_speed"), rows, threads=1))
 

@@ -1,11 +1,12 @@
 """Forward and backward time of a Lorentz encoder layer over its twins.
 
-    python -m benchmarks.lorentz_transformer_speed [--repeats 25] [--device cuda --dtype bfloat16]
+    python -m benchmarks.lorentz_transformer_speed [--repeats 25] [--batch 8]
+                                                   [--device cuda --dtype float32,bfloat16 --compile]
 
 Whole steps, interleaved in one process, one thread, process CPU time (wall-clock time between synchronisations on a
-GPU), medians. There are two twins: an ordinary pre-norm layer, with attention by inner products through the same kernel,
-and the flat twin of the same code, with attention by Euclidean distances. The Lorentz layer has as many free coordinates
-(257, four heads of 64 and their times).
+GPU), medians; with ``--compile`` also of all layers under ``torch.compile``. There are two twins: an ordinary pre-norm
+layer, with attention by inner products through the same kernel, and the flat twin of the same code, with attention by
+Euclidean distances. The Lorentz layer has as many free coordinates (257, four heads of 64 and their times).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +48,12 @@ class OrdinaryLayer(nn.Module):
         return x + self.down(hidden)
 
 
-def calls(length: int, dropout: float, device: str, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+def calls(
+    batch: int, length: int, dropout: float, device: str, dtype: torch.dtype, compiled: bool
+) -> dict[str, Callable[[], Tensor]]:
     """Calls of the layers on features of the same spread."""
     manifold = Lorentz()
-    features = torch.randn(BATCH, length, WIDTH, device=device, dtype=dtype)
+    features = torch.randn(batch, length, WIDTH, device=device, dtype=dtype)
     options = {"dropout": dropout, "attention_dropout": dropout}
     layers: dict[str, tuple[nn.Module, Tensor]] = {
         "ordinary": (OrdinaryLayer(WIDTH, HEADS, dropout), features),
@@ -58,8 +63,9 @@ def calls(length: int, dropout: float, device: str, dtype: torch.dtype) -> dict[
         ),
         "flat": (LorentzTransformerEncoderLayer(WIDTH + 1, HEADS, manifold=Euclidean(), **options), features),
     }
+    made: Callable[[nn.Module], Any] = torch.compile if compiled else nn.Module.train
     return {
-        name: partial(layer.to(device, dtype), x.detach().clone().requires_grad_())
+        name: partial(made(layer.to(device, dtype)), x.detach().clone().requires_grad_())
         for name, (layer, x) in layers.items()
     }
 
@@ -67,22 +73,25 @@ def calls(length: int, dropout: float, device: str, dtype: torch.dtype) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or both by a comma")
+    parser.add_argument("--compile", action="store_true", help="measure compiled layers too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    place = "" if options.device == "cpu" else f", {torch.cuda.get_device_name()}, {options.dtype}"
     rows = []
-    for dropout in (0.0, 0.1):
-        measured = calls(LENGTH, dropout, options.device, getattr(torch, options.dtype))
+    for dtype, compiled, dropout in product(options.dtype.split(","), {False, options.compile}, (0.0, 0.1)):
+        place = "" if options.device == "cpu" else f", {torch.cuda.get_device_name()}, {dtype}"
+        kind = getattr(torch, dtype)
+        measured = calls(options.batch, LENGTH, dropout, options.device, kind, compiled)
         for base, name in (("ordinary", "an ordinary layer"), ("flat", "its flat twin")):
             value = ratios({k: measured[k] for k in (base, "lorentz")}, base, options.repeats)["lorentz"]
             what = (
-                f"encoder layer of {WIDTH} free coordinates, forward + backward over {name}, batch {BATCH}, S = {LENGTH}, "
-                f"dropout {dropout}{place}"
+                f"encoder layer of {WIDTH} free coordinates, forward + backward over {name}, batch {options.batch}, "
+                f"S = {LENGTH}, dropout {dropout}{place}{', compiled' if compiled else ''}"
             )
-            target = TARGET if dropout == 0 else None
+            target = TARGET if dropout == 0 and options.device == "cpu" and not compiled else None
             met = None if target is None else value <= target
             print(f"{what}: {value:.2f} (target {target})", flush=True)
             rows.append(row(what, round(value, 3), "ratio", n=options.repeats, target=target, met=met))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "Groups", "Noise", "pack_bits", "quantise", "unpack_bits"]
+__all__ = ["BITS", "Groups", "Noise", "mixed", "pack_bits", "quantise", "unpack_bits"]
 
 BITS = (8, 4, 2, 1)
-# Values of one pass over a group of kernels: what it works on stays in the cache, and its temporaries stay small.
+# Values of one pass over a group of kernels: what it works on stays in the cache of a CPU, and its temporaries stay small.
 _CHUNK = 1 << 16
+_PASSES = 256  # at once elsewhere, where the start of a kernel is what takes time
 _HIGH = ~0xFFFF  # the bits of a float32 that a bfloat16 has
 
 
@@ -19,7 +23,8 @@ class Noise:
     """Uniform values in (0, 1) for stochastic rounding, read from a table at an offset.
 
     The table is a permutation of ``(i + 1/2) / n``, so that over all offsets every place sees every number once: rounding
-    is unbiased. It is made from the seed alone; no global generator is touched.
+    is unbiased. It is made from the seed alone; no global generator is touched. Each pass begins at a place of its own: at
+    regular ones a column of a matrix would meet the same noise in all rows.
     """
 
     def __init__(self, seed: int, *, device: torch.device) -> None:
@@ -27,10 +32,36 @@ class Noise:
         once = (torch.randperm(_CHUNK, generator=generator) + 0.5) / _CHUNK
         self.table = torch.cat([once, once]).to(device)
 
-    def at(self, offset: int, count: int) -> Tensor:
-        """`count` values, at most as many as the table has."""
-        start = offset % _CHUNK
-        return self.table[start : start + count]
+    def at(self, offset: int, first: int, count: int, size: int) -> Tensor:
+        """`count` values of passes of `size` values, at most as many as the table has; `first` is the number of the first."""
+        starts = [mixed(offset + (first + place) * 0x9E3779B9) >> 16 for place in range(-(-count // size))]
+        if len(starts) == 1:
+            return self.table[starts[0] : starts[0] + count]
+        device = self.table.device
+        places = torch.tensor(starts, device=device)[:, None] + torch.arange(size, device=device)
+        return self.table[places].view(-1)[:count]
+
+
+def mixed(x: int) -> int:
+    """A one-to-one map of 32-bit numbers that takes neighbours far apart."""
+    x &= 0xFFFFFFFF
+    x = (x ^ (x >> 16)) * 0x21F0AAAD & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x735A2D97 & 0xFFFFFFFF
+    return x ^ (x >> 15)
+
+
+@cache
+def _triton() -> ModuleType | None:
+    if find_spec("triton") is None:
+        return None
+    from . import kernels
+
+    return kernels
+
+
+def _kernels(x: Tensor, group: int) -> ModuleType | None:
+    """Kernels for values on the device of a tensor, if there are any."""
+    return _triton() if x.is_cuda and group & (group - 1) == 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +91,14 @@ class Groups:
 
     def restore(self) -> Tensor:
         """The values (count,)."""
+        if (kernels := _kernels(self.codes, self.group)) is not None:
+            own = (self.count, self.dtype, self.bits, self.group)
+            return kernels.restored(self.codes, self.low, self.step, *own)  # type: ignore[no-any-return]
         found = torch.empty(len(self.low) * self.group, dtype=torch.float32, device=self.codes.device)
         rows, low, step = found.view(-1, self.group), self.low.float(), self.step.float()
-        for start in range(0, len(rows), _rows(self.group)):
-            part = slice(start, start + _rows(self.group))
+        many = _rows_at_once(self.codes, self.group)
+        for start in range(0, len(rows), many):
+            part = slice(start, start + many)
             torch.mul(unpack_bits(self.codes[part], self.bits), step[part, None], out=rows[part])
             rows[part].add_(low[part, None])
         if self.dtype is torch.float16:  # a range rounded outwards may leave it
@@ -73,6 +108,10 @@ class Groups:
 
 def _rows(group: int) -> int:
     return max(1, _CHUNK // group)
+
+
+def _rows_at_once(x: Tensor, group: int) -> int:
+    return _rows(group) * (1 if x.device.type == "cpu" else _PASSES)
 
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
@@ -116,24 +155,32 @@ def quantise(flat: Tensor, bits: int, *, group: int, noise: Noise, offset: int) 
     After the quantiser of GACT (Liu et al., ICML 2022), with smaller groups:
     one outlier costs the precision of 64 values instead of 256.
     """
+    if (kernels := _kernels(flat, group)) is not None:
+        codes, low, step = kernels.quantised(flat, bits, group, noise.table, offset, _rows(group))
+        whole = _finite(low, step)
+        return Groups(codes, low, step, len(flat), flat.dtype, bits, group) if whole else None
     rows, levels = _grouped(flat, group), (1 << bits) - 1
     low = _bfloat16(rows.amin(1).float(), up=False)  # two passes are faster on a CPU than one of aminmax along rows
     floor = low.float()
     step = _bfloat16((rows.amax(1).float() - floor) / levels, up=True)
-    if not bool((torch.isfinite(low) & torch.isfinite(step)).all()):
+    if not _finite(low, step):
         return None
     scale = step.float()
     inverse = torch.where(scale >= torch.finfo(torch.float32).tiny, 1 / scale, 0.0)
     codes = torch.empty(len(rows), group * bits // 8, dtype=torch.uint8, device=flat.device)
-    work = torch.empty(min(len(rows), _rows(group)), group, device=flat.device)
-    for start in range(0, len(rows), _rows(group)):
-        part = slice(start, start + _rows(group))
-        # Each pass begins at a place of its own: at regular ones a column of a matrix would meet the same noise in all rows.
-        offset = (offset * 6364136223846793005 + 1442695040888963407) % 2**64
-        u = noise.at(offset >> 33, rows[part].numel()).view(-1, group)
+    many = _rows_at_once(flat, group)
+    work = torch.empty(min(len(rows), many), group, device=flat.device)
+    for start in range(0, len(rows), many):
+        part = slice(start, start + many)
+        size = _rows(group) * group
+        u = noise.at(offset, start * group // size, rows[part].numel(), size).view(-1, group)
         places = torch.sub(rows[part], floor[part, None], out=work[: len(u)]).mul_(inverse[part, None]).add_(u)
         codes[part] = _packed(places, bits)
     return Groups(codes, low, step, len(flat), flat.dtype, bits, group)
+
+
+def _finite(low: Tensor, step: Tensor) -> bool:
+    return bool((torch.isfinite(low) & torch.isfinite(step)).all())
 
 
 def _packed(places: Tensor, bits: int) -> Tensor:

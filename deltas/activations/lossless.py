@@ -65,7 +65,7 @@ def mask_of(chosen: Tensor) -> TwoValued:
     """Truth values (n,) as bits."""
     missing = -len(chosen) % 8
     whole = torch.cat([chosen, chosen.new_zeros(missing)]) if missing else chosen
-    values = torch.tensor([False, True], device=chosen.device)
+    values = torch.arange(2, device=chosen.device).bool()  # which waits for no copy to the device
     return TwoValued(pack_bits(whole.view(1, -1).to(torch.uint8), 1), values, len(chosen))
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["PARTS"]
+__all__ = ["PARTS", "REAL"]
 
 Check = tuple[str, Callable[[torch.device], Any]]
 
@@ -162,7 +166,8 @@ def relations() -> Iterator[Check]:
         yield f"fit with {negatives} negatives", fit
 
     def recommended(device: torch.device) -> Any:
-        own, _ = relsim.fit_distribution(facts, epochs=1, held_out=facts, device=device)
+        with mock.patch.object(torch, "dropout", lambda value, *_: value):  # draws differ from device to device
+            own, _ = relsim.fit_distribution(facts, epochs=1, held_out=facts, device=device)
         return dict(own.state_dict())
 
     yield "fit_distribution", recommended
@@ -180,26 +185,34 @@ def relations() -> Iterator[Check]:
     )
 
 
+def place_runs(device: torch.device) -> None:
+    """Let the runs of tasks take a device."""
+    from accelerate.state import AcceleratorState
+
+    from tasks import team
+
+    if torch._C._get_privateuse1_backend_name() == "sim":
+        team.Team.device = property(lambda _: device)  # type: ignore[assignment]
+        return
+    os.environ["ACCELERATE_USE_CPU"] = str(device.type == "cpu").lower()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def runs() -> Iterator[Check]:
     """Whole runs of tasks on data of their own."""
     import tempfile
     from pathlib import Path
 
-    import safetensors.torch
-
     import tasks
-    from tasks import checkpoint, team
-
-    def save(tensors: Any, path: Any, **_told: Any) -> None:  # safetensors reads memory, which the device does not have
-        safetensors.torch.save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, path)
+    from tasks import checkpoint
 
     lay: list[torch.device] = []  # where the models were that took the weights of their best evaluation
+    read = checkpoint._load_weights
 
     def load(path: Any, model: nn.Module, frozen: Any) -> None:
         lay.append(next(model.parameters()).device)
-        model.load_state_dict(safetensors.torch.load_file(path), strict=not frozen)
+        read(path, model, frozen)
 
-    checkpoint.save_file = save
     checkpoint._load_weights = load
     root = tempfile.TemporaryDirectory()  # gone with this generator
     folder = Path(root.name) / "films"
@@ -227,13 +240,86 @@ def runs() -> Iterator[Check]:
     for name, (task, options) in wanted.items():
 
         def run(device: torch.device, name: str = name, task: str = task, options: Any = options) -> Any:
-            team.Team.device = property(lambda _: device)  # type: ignore[assignment]
+            place_runs(device)
             found = tasks.run(task, out=Path(root.name) / f"{name} on {device.type}", quiet=True, **options)
             return [torch.ones(1, device=lay[-1]), found.metrics["test"]]
 
         yield f"run of {name}", run
 
 
+def compiled() -> Iterator[Check]:
+    """Layers under torch.compile, forward and backward, against what the CPU says without it."""
+    from tests.lorentz.registry import CASES
+
+    for case in CASES:
+        layer = case.layer(0.7, dtype=torch.float32).eval()
+        inputs = case.draw(layer, batch=(3,), dtype=torch.float32)
+
+        def run(device: torch.device, case: Any = case, layer: Any = layer, inputs: Any = inputs) -> Any:
+            torch._dynamo.reset()
+            own = moved(layer, device)
+            own.zero_grad()
+            call = own if device.type == "cpu" else torch.compile(own)
+            return slopes(call(**moved(inputs, device), **moved(dict(case.options), device)), own)
+
+        yield f"compiled layer {case.name}", run
+
+
+def autocast() -> Iterator[Check]:
+    """Layers under autocast in bfloat16: how far they lie from what they say without it."""
+    from tests.lorentz.registry import CASES
+
+    for case in CASES:
+        layer = case.layer(0.7, dtype=torch.float32).eval()
+        inputs = case.draw(layer, batch=(3,), dtype=torch.float32)
+
+        def run(device: torch.device, case: Any = case, layer: Any = layer, inputs: Any = inputs) -> Any:
+            own = moved(layer, device)
+            given = {**moved(inputs, device), **moved(dict(case.options), device)}
+            want = own(**given).detach()
+            with torch.autocast(device.type, torch.bfloat16):
+                found = own(**given)
+            found.float().square().mean().backward()
+            slope = [torch.isfinite(p.grad).all() for p in own.parameters() if p.grad is not None]
+            return [(found.detach().float() - want).norm() < 0.05 * want.norm(), *slope]
+
+        yield f"layer {case.name} in bfloat16", run
+
+
+def activations() -> Iterator[Check]:
+    """Activation compression: bytes held, and gradients near the exact ones at 8 bits."""
+    from deltas.activations import ActivationCompressor
+    from tests.deltas.backbones import backbone, inputs
+    from tests.deltas.test_conformance import FEW
+
+    for where in FEW:
+        for bits in (8, 4, 2, 1):
+
+            def run(device: torch.device, where: str = where, bits: int = bits) -> Any:
+                torch.manual_seed(0)
+                model = placed(backbone(where), device).eval()
+                given = {key: value.to(device) for key, value in inputs(where).items()}
+
+                def gradient(compressor: Any) -> Tensor:
+                    model.zero_grad()
+                    with compressor:
+                        found = model(**given)
+                        y = found["logits" if "logits" in found else "last_hidden_state"]
+                        loss = (y * torch.linspace(-1, 1, y.numel()).view(y.shape).to(device)).sum()
+                    loss.backward()
+                    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+                want = gradient(nullcontext())
+                compressor = ActivationCompressor(model, bits=bits)
+                found = gradient(compressor)
+                near = (found - want).norm() < {8: 0.05, 4: 0.7}.get(bits, math.inf) * want.norm()
+                return [near, torch.isfinite(found).all(), compressor.stats().held < compressor.stats().plain]
+
+            yield f"activations of {where} at {bits} bits", run
+
+
 PARTS: dict[str, Callable[[], Iterator[Check]]] = {
     "refusals": refusals, "layers": layers, "manifold": manifold, "methods": methods, "relations": relations, "runs": runs,
+    "compiled": compiled, "autocast": autocast, "activations": activations,
 }  # fmt: skip
+REAL = ("compiled", "autocast", "activations")  # a simulated device has no kernels and no storages

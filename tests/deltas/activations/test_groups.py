@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deltas.activations import BITS, Noise, quantise
-from deltas.activations.groups import Groups, pack_bits, unpack_bits
+from deltas.activations.groups import Groups, mixed, pack_bits, unpack_bits
 from deltas.activations.lossless import Narrow, TwoValued, lossless
 
 CPU = torch.device("cpu")
@@ -82,7 +82,11 @@ def test_the_table_of_noise_is_uniform_and_draws_from_no_global_generator() -> N
     half = noise.table[: len(noise.table) // 2]
     places = (torch.arange(len(half)) + 0.5) / len(half)
     assert torch.equal(half.sort().values, places.float())
-    assert torch.equal(noise.at(len(half) - 1, 3), torch.cat([half[-1:], half[:2]]))
+    assert torch.equal(noise.at(7, 0, 300, 300), noise.at(7, 0, len(half), len(half))[:300])
+    several = torch.cat([noise.at(7, place, 96, 96) for place in range(4)])
+    assert torch.equal(noise.at(7, 0, 4 * 96, 96), several)
+    starts = [mixed(i) >> 16 for i in range(40_000)]  # far apart: as many different ones as of draws at random, 29,900
+    assert 29_000 < len(set(starts)) < 31_000
     assert torch.equal(torch.get_rng_state(), before)
 
 
