@@ -6,8 +6,8 @@ Whole training steps (AdamW) of an encoder of the size of BERT-base with a class
 weights, all of it trained; of the same with LoRA alone trained; and of a convolutional network on images of 64 x 64. float32
 without TF32, and autocast in bfloat16, plain, with every layer checkpointed, and compressed to 8, 4 and 2 bits.
 Times: interleaved, wall-clock between synchronisations, medians over the plain float32 step. Memory: what the allocator gave
-at most during a step, less what was allocated before it, over that of the plain float32 step. Largest batch: the greatest
-multiple of 8 that trains where the process may take ``--cap`` GiB.
+at most during a step, less what was allocated before it, over that of the plain float32 step. Largest batch: how
+many rows train where the process may take ``--cap`` GiB, to a thirty-second of them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Trainer:
 
     def __init__(self, name: str, kind: str, *, size: str, device: torch.device) -> None:
         self.name, self.device = name, device
-        self.model = model_of(name, size).to(device).train()
+        with device:  # weights are drawn there
+            self.model = model_of(name, size).to(device).train()
         words = kind.split()
         self.half = "bfloat16" in words
         if "checkpoint" in words:
@@ -120,50 +121,46 @@ def times(name: str, rows: int, repeats: int, size: str, device: torch.device) -
     return interleaved(steps, repeats=repeats, warm=3, synchronise=waits)
 
 
-def peak(name: str, kind: str, rows: int, size: str, device: torch.device) -> int:
-    """Bytes that a step takes over what was allocated before."""
+def memory(name: str, kind: str, rows: int, cap: float, size: str, device: torch.device) -> tuple[int, int]:
+    """Bytes that a step on `rows` rows takes over what was there before, and how many rows `cap` GiB take."""
     with fresh(device):
         trainer = Trainer(name, kind, size=size, device=device)
-        batch = trainer.batch(rows)
-        for _ in range(2):
-            trainer.step(batch)
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        trainer.step(batch)
-        return int(torch.cuda.max_memory_allocated() - before)
 
+        def taken(count: int) -> int:
+            with fresh(device):
+                batch = trainer.batch(count)
+                trainer.step(batch)
+                before = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
+                trainer.step(batch)
+                return torch.cuda.max_memory_allocated() - before
 
-def largest(name: str, kind: str, cap: float, size: str, device: torch.device) -> int:
-    """Greatest multiple of 8 rows that trains in `cap` GiB."""
-    whole = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(cap * 2**30 / whole)
-
-    def fits(rows: int) -> bool:
-        with fresh(device):
+        def fits(count: int) -> bool:
             try:
-                trainer = Trainer(name, kind, size=size, device=device)
-                batch = trainer.batch(rows)
-                for _ in range(2):
-                    trainer.step(batch)
+                taken(count)
             except torch.OutOfMemoryError:
                 return False
             return True
 
-    low, high = 0, 64
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > max(8, low // 32):
-        middle = (low + high) // 16 * 8
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    return low
+        found, half = taken(rows), taken(rows // 2)
+        room = cap * 2**30 - torch.cuda.memory_allocated()
+        # Where memory grows in proportion the first guess is right; fragments take some more.
+        guess = max(8, int(rows + (room - found) * (rows - rows // 2) / max(1, found - half)) // 8 * 8)
+        torch.cuda.set_per_process_memory_fraction(cap * 2**30 / torch.cuda.get_device_properties(device).total_memory)
+        most, width = guess, max(8, guess // 32 // 8 * 8)
+        while most > 0 and not fits(most):
+            most -= width
+        while most >= guess and fits(most + width):
+            most += width
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        return found, max(most, 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--cap", type=float, default=16.0, help="GiB, of the largest batch")
+    parser.add_argument("--cap", type=float, default=8.0, help="GiB, of the largest batch")
     parser.add_argument("--models", default=";".join(MODELS))
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"), help="cpu tries the times alone")
     parser.add_argument("--size", default="base", choices=("base", "small"))
@@ -184,23 +181,16 @@ def main() -> None:
             rows.append(row(f"{what}: step over that of float32", ratio, "ratio", n=options.repeats, reference=text))
         if device.type == "cpu":
             continue
-        peaks = {kind: peak(name, kind, batch, options.size, device) for kind in taken}
-        most = {kind: largest(name, kind, options.cap, options.size, device) for kind in taken}
-        for kind in taken:
+        known = {kind: memory(name, kind, batch, options.cap, options.size, device) for kind in taken}
+        for kind, (peak, most) in known.items():
             what = f"{name}, {said(kind)}, {place}"
-            text = f"{peaks[kind] / 2**20:.0f} MiB"
-            print(f"{what}: {text}, batch {most[kind]}", flush=True)
-            value = round(peaks[kind] / peaks["float32"], 3)
+            print(f"{what}: {peak / 2**20:.0f} MiB, largest batch {most}", flush=True)
+            value, text = round(peak / known["float32"][0], 3), f"{peak / 2**20:.0f} MiB"
             rows.append(row(f"{what}: peak memory over that of float32, batch {batch}", value, "ratio", reference=text))
-            value = round(most[kind] / most["float32"], 2)
-            text = f"{most[kind]} rows"
-            rows.append(
-                row(
-                    f"{what}: largest batch in {options.cap:g} GiB over that of float32", value, "ratio", reference=text
-                )
-            )
-    if device.type == "cuda":
-        print(save("activations_gpu", asked("activations_gpu"), rows, threads=1))
+            value, text = round(most / known["float32"][1], 2), f"{most} rows"
+            what = f"{what}: largest batch in {options.cap:g} GiB over that of float32"
+            rows.append(row(what, value, "ratio", reference=text))
+        print(save("activations_gpu", asked("activations_gpu"), rows, threads=1), flush=True)
 
 
 if __name__ == "__main__":
