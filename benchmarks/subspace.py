@@ -1,14 +1,14 @@
 """The unified subspace of delta methods on real sets, with its controls.
 
-    python -m benchmarks.subspace [--part pair|unequal|single|minilm|quick|geometries|finetuning] [--seeds 0-2] [--runs runs]
-        [--dims 1,4,16,100] [--steps N] [--threads 1] [--model lorentz-small] [--controls random,pca]
+    python -m benchmarks.subspace [--part pair|wide|unequal|single|minilm|quick|geometries|finetuning] [--seeds 0-2]
+        [--runs runs] [--dims 1,4,16,100] [--steps N] [--threads 1] [--model lorentz-small] [--controls random,pca]
 
 ``pair``: Adapter, LoRA and PrefixTuning of equal size on each backbone of the matched pair, six seen and four unseen sets,
-1,000 rows and 300 steps a solution. ``unequal``: the same with the methods' own sizes, at 4 dimensions. ``single``: the
-subspace of one set. ``minilm``: one set and few shots on MiniLM; ``quick``: one space of it, for the wall time.
-``geometries``: methods of both backbones in one subspace, so that solutions of one geometry are read by the other.
-``finetuning``: full fine-tuning as one more method, through Fastfood. Finished work in the runs folder is used again.
-Published figures (Yi et al. 2022, of T5 on other tasks) stand beside the plain joint rows for orientation. Results:
+1,000 rows and 300 steps a solution; ``wide``: the same study at 256 dimensions. ``unequal``: with the methods' own sizes,
+at 4 dimensions. ``single``: the subspace of one set. ``minilm``: one set and few shots on MiniLM; ``quick``: one space of
+it, for the wall time. ``geometries``: methods of both backbones in one subspace, so that solutions of one geometry are read
+by the other. ``finetuning``: full fine-tuning as one more method, through Fastfood. Finished work in the runs folder is used
+again. Published figures (Yi et al. 2022, of T5 on other tasks) stand beside the plain joint rows for orientation. Results:
 benchmarks/results/subspace_PART.json, or subspace_PART_MODEL.json of one backbone alone. HYREL_DATA names the data folder.
 """
 
@@ -38,8 +38,9 @@ SMALL = {"head": "means", "lr_factor": 3.0, "steps": 300, "fit_steps": 400, "poi
 ONE = {"data": "SST-2", "unseen": "CR", "controls": "random,pca"}
 PARTS: dict[str, list[dict[str, Any]]] = {
     "pair": [{"model": model, "budget": SIZE, **MANY, **SMALL} for model in PAIR],
+    "wide": [{"model": model, "budget": SIZE, "dims": "256", **MANY, **SMALL} for model in PAIR],
     "unequal": [{"model": model, "dims": "4", **MANY, **SMALL} for model in PAIR],
-    "single": [{"model": model, "budget": SIZE, **ONE, **SMALL, "head": "words", "point_steps": 200} for model in PAIR],
+    "single": [{"model": model, "budget": SIZE, **ONE, **SMALL} for model in PAIR],
     "minilm": [
         {
             "model": "minilm", "shots": 16, "dims": "4,100", "steps": 150, "fit_steps": 150, "point_steps": 100,
