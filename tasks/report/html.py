@@ -50,7 +50,8 @@ def format_cell(value: Any, spec: str = ".3f") -> str:
     if isinstance(value, Real) and not isinstance(value, Integral):
         return format(float(value), spec)
     if isinstance(value, (list, tuple, set, frozenset)):
-        return ", ".join(format_cell(item, spec) for item in value)
+        texts = [format_cell(item, spec) for item in value]  # those of a set come in an order of the process
+        return ", ".join(sorted(texts) if isinstance(value, (set, frozenset)) else texts)
     return str(value)
 
 

@@ -162,7 +162,7 @@ def test_unsafe_svg_is_refused(bad):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, "–"), (math.nan, "–"), (0.12345, "0.12"), (7, "7"), (np.float32(0.5), "0.50"), (np.int64(3), "3"),
-     (["a", 0.5], "a, 0.50"), (True, "True"), (math.inf, "inf")],
+     (["a", 0.5], "a, 0.50"), (True, "True"), (math.inf, "inf"), ({*"zyxwvu"}, "u, v, w, x, y, z")],
 )  # fmt: skip
 def test_format_cell(value, expected):
     assert format_cell(value, ".2f") == expected
