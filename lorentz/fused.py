@@ -75,7 +75,7 @@ class _BoundedLinear(torch.autograd.Function):
         norm = _norm(scale * gate, k, of_time)
         length = torch.linalg.vector_norm(y[..., 1:], dim=-1, keepdim=True)
         ratio = _ratio(length, norm)
-        # torch.compile, before torch 2.12, saves nothing of a tensor that was read and then changed in place.
+        # torch.compile of torch 2.11 loses what was saved of a tensor that was read and then changed in place.
         y = y * ratio if torch.compiler.is_compiling() else y.mul_(ratio)
         y[..., :1] = (ratio * length).square_().add_(k).sqrt_()
         return y, ratio, gate
