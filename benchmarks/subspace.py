@@ -38,7 +38,7 @@ SMALL = {"head": "means", "lr_factor": 3.0, "steps": 300, "fit_steps": 400, "poi
 ONE = {"data": "SST-2", "unseen": "CR", "controls": "random,pca"}
 PARTS: dict[str, list[dict[str, Any]]] = {
     "pair": [{"model": model, "budget": SIZE, **MANY, **SMALL} for model in PAIR],
-    "wide": [{"model": model, "budget": SIZE, "dims": "256", **MANY, **SMALL} for model in PAIR],
+    "wide": [{"model": model, "budget": SIZE, "dims": "256", "grid": 0, **MANY, **SMALL} for model in PAIR],
     "unequal": [{"model": model, "dims": "4", **MANY, **SMALL} for model in PAIR],
     "single": [{"model": model, "budget": SIZE, **ONE, **SMALL} for model in PAIR],
     "minilm": [
