@@ -1,6 +1,6 @@
 """Activation compression on a GPU: time of a step, memory, and the largest batch.
 
-    python -m benchmarks.activations_gpu [--repeats 10] [--batch 64] [--cap 16] [--device cuda]
+    python -m benchmarks.activations_gpu [--repeats 10] [--batch 64] [--cap 8] [--device cuda]
 
 Whole training steps (AdamW) of an encoder of the size of BERT-base with a classifier, 128 tokens, dropout 0.1, random
 weights, all of it trained; of the same with LoRA alone trained; and of a convolutional network on images of 64 x 64. float32
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -99,16 +99,10 @@ def kinds_of(name: str) -> list[str]:
     return [kind for kind in KINDS if "checkpoint" not in kind or not name.startswith("convolutional")]
 
 
-@contextmanager
-def fresh(device: torch.device) -> Iterator[None]:
-    """Inside, and after it, nothing of an earlier measurement is held."""
+def clear() -> None:
+    """Give back what an earlier measurement held."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    yield
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def times(name: str, rows: int, repeats: int, size: str, device: torch.device) -> dict[str, float]:
@@ -123,37 +117,37 @@ def times(name: str, rows: int, repeats: int, size: str, device: torch.device) -
 
 def memory(name: str, kind: str, rows: int, cap: float, size: str, device: torch.device) -> tuple[int, int]:
     """Bytes that a step on `rows` rows takes over what was there before, and how many rows `cap` GiB take."""
-    with fresh(device):
-        trainer = Trainer(name, kind, size=size, device=device)
+    clear()
+    trainer = Trainer(name, kind, size=size, device=device)
 
-        def taken(count: int) -> int:
-            with fresh(device):
-                batch = trainer.batch(count)
-                trainer.step(batch)
-                before = torch.cuda.memory_allocated()
-                torch.cuda.reset_peak_memory_stats()
-                trainer.step(batch)
-                return torch.cuda.max_memory_allocated() - before
+    def taken(count: int) -> int:
+        clear()
+        batch = trainer.batch(count)
+        trainer.step(batch)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        trainer.step(batch)
+        return torch.cuda.max_memory_allocated() - before
 
-        def fits(count: int) -> bool:
-            try:
-                taken(count)
-            except torch.OutOfMemoryError:
-                return False
-            return True
+    def fits(count: int) -> bool:
+        try:
+            taken(count)
+        except torch.OutOfMemoryError:
+            return False
+        return True
 
-        found, half = taken(rows), taken(rows // 2)
-        room = cap * 2**30 - torch.cuda.memory_allocated()
-        # Where memory grows in proportion the first guess is right; fragments take some more.
-        guess = max(8, int(rows + (room - found) * (rows - rows // 2) / max(1, found - half)) // 8 * 8)
-        torch.cuda.set_per_process_memory_fraction(cap * 2**30 / torch.cuda.get_device_properties(device).total_memory)
-        most, width = guess, max(8, guess // 32 // 8 * 8)
-        while most > 0 and not fits(most):
-            most -= width
-        while most >= guess and fits(most + width):
-            most += width
-        torch.cuda.set_per_process_memory_fraction(1.0)
-        return found, max(most, 0)
+    found, half = taken(rows), taken(rows // 2)
+    room = cap * 2**30 - torch.cuda.memory_allocated()
+    # Where memory grows in proportion the first guess is right; fragments take some more.
+    guess = max(8, int(rows + (room - found) * (rows - rows // 2) / max(1, found - half)) // 8 * 8)
+    torch.cuda.set_per_process_memory_fraction(cap * 2**30 / torch.cuda.get_device_properties(device).total_memory)
+    most, width = guess, max(8, guess // 32 // 8 * 8)
+    while most > 0 and not fits(most):
+        most -= width
+    while most >= guess and fits(most + width):
+        most += width
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    return found, max(most, 0)
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,11 +62,12 @@ def calls(
         ),
         "flat": (LorentzTransformerEncoderLayer(WIDTH + 1, HEADS, manifold=Euclidean(), **options), features),
     }
-    made: Callable[[nn.Module], Any] = torch.compile if compiled else nn.Module.train
-    return {
-        name: partial(made(layer.to(device, dtype)), x.detach().clone().requires_grad_())
-        for name, (layer, x) in layers.items()
-    }
+    found: dict[str, Callable[[], Tensor]] = {}
+    for name, (layer, x) in layers.items():
+        layer = layer.to(device, dtype)
+        called = torch.compile(layer) if compiled else layer
+        found[name] = partial(called, x.detach().clone().requires_grad_())
+    return found
 
 
 def main() -> None:

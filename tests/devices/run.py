@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from .checks import PARTS
+from .checks import PARTS, REAL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,8 @@ def main(part: str, place: str = "sim") -> int:
     torch.set_num_threads(1)
     inside: Any = nullcontext
     if place == "sim":
+        if part in REAL:
+            sys.exit(f"{part} needs a real device: python -m tests.devices.run {part} cuda")
         from .simulated import readable_weights, simulated  # which change torch for the whole process
 
         readable_weights()

@@ -38,7 +38,8 @@ def test_kernels_give_what_the_rules_give(bits: int, group: int, dtype: torch.dt
     codes, low, step = kernels.quantised(x.to(HERE), bits, group, table, offset, max(1, 65536 // group))
     assert torch.equal(low.cpu(), want.low) and torch.equal(step.cpu(), want.step)
     exact = (codes.cpu() == want.codes).float().mean()
-    assert exact > 0.999 if count > 1 else exact >= 0  # a product and a sum are rounded once or twice
+    if count > 1:  # a product and a sum are rounded once or twice: few codes differ
+        assert exact > 0.999
     found = kernels.restored(want.codes.to(HERE), low, step, count, dtype, bits, group).cpu()
     assert found.dtype is dtype
     assert torch.allclose(
