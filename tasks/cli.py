@@ -12,6 +12,7 @@ from pathlib import Path
 from .argv import parse_seeds, regular
 from .errors import HyrelError, RunError, UsageError
 from .launch import launched, rank_of_process, require_one_process
+from .parser import command_line
 
 __all__ = ["main"]
 
@@ -33,6 +34,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
     from .api import TASKS, Result, run
     from .registry import lookup
 
+    if options.task in COMMANDS:
+        raise UsageError(f"{options.task!r} is a command of its own, expected a task: `hyrel {options.task}`")
     if options.task is not None:
         lookup({**TASKS, **STUDIES}, options.task, kind="task")
     if options.task in STUDIES:
@@ -220,128 +223,30 @@ def _quickstart(options: argparse.Namespace, rest: list[str]) -> None:
     quickstart(options.out, say=_out)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hyrel", description="Hyperbolic layers, relation similarity and delta tuning: benchmarks and reports."
-    )
-    parser.add_argument("--version", action="store_true", help="show the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int | None]] = {
+    "quickstart": _quickstart,
+    "redundancy": _redundancy,
+    "run": _run,
+    "resume": _resume,
+    "compare": _compare,
+    "predict": _predict,
+    "plot": _plot,
+    "geometry": _geometry,
+    "ls": _ls,
+    "doctor": _doctor,
+}
 
-    def command(
-        name: str, function: Callable[..., int | None], text: str, *, help_flag: bool = True
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=help_flag)
-        sub.set_defaults(function=function)
-        return sub
 
-    def data_dir(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--data_dir", metavar="FOLDER", help="where data sets lie (then HYREL_DATA, then the user cache)"
-        )
+def _check_command(words: Sequence[str]) -> None:
+    """Say of a first word that is no command what it is, or which is the nearest."""
+    if not words or words[0].startswith("-") or words[0] in COMMANDS:
+        return
+    from .api import TASKS
+    from .registry import lookup
 
-    sub = command("quickstart", _quickstart, "everything on embedded data, about two minutes, one HTML report")
-    sub.add_argument("--out", default="hyrel-quickstart", metavar="FOLDER", help="where the report goes")
-
-    sub = command("redundancy", _redundancy, "relation redundancy of any Open-IE output")
-    sub.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="extractions (may be .gz), or a folder of them"
-    )
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where the tables and report.html go (FILE-redundancy)")
-    sub.add_argument("--format", default="auto", help="auto, or the name of a reader; auto decides by content")
-    sub.add_argument(
-        "--columns", metavar="A,B,...", help="tsv and csv: name every column, such as head,relation,tail,-"
-    )
-    sub.add_argument("--min_support", type=int, metavar="N", help="fewest different facts of a phrase that is scored")
-    sub.add_argument("--min_facts", type=int, default=50, metavar="N", help="fewest facts for the neural measure (50)")
-    sub.add_argument("--threshold", type=float, metavar="P", help="probability from which two phrases are merged (0.5)")
-    sub.add_argument("--precision", type=float, metavar="P", help="choose the threshold for this precision instead")
-    sub.add_argument("--encoder", metavar="NAME", help="sentence encoder: all-MiniLM-L6-v2, or a model folder")
-    sub.add_argument("--types", choices=("induced",), help="types of entities, from the relations they stand in")
-    sub.add_argument(
-        "--contradiction",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="veto pairs that disagree on common arguments; off for relations cut into parts",
-    )
-    sub.add_argument("--review", type=Path, metavar="PAIRS", help="pairs.tsv with accept or reject in its last column")
-    sub.add_argument(
-        "--apply", type=Path, metavar="MAP", help="rewrite FILE (a TSV) by this canonical_map.tsv, nothing else"
-    )
-    sub.add_argument("--undo", type=Path, metavar="MAP", help="take an earlier --apply of this map back (a TSV)")
-    sub.add_argument(
-        "--column", metavar="NAME", help="--apply, --undo: column of the phrase, by name in the header or by number"
-    )
-    sub.add_argument(
-        "--neural",
-        choices=("auto", "never"),
-        default="auto",
-        help="whether to fit a fact distribution where facts suffice",
-    )
-    sub.add_argument(
-        "--no_normalise", "--raw", dest="raw", action="store_true", help="keep phrases and arguments as extracted"
-    )
-    sub.add_argument(
-        "--extractor_forms", action="store_true", help="use the extractor's own normal forms (ReVerb, CESI)"
-    )
-    sub.add_argument(
-        "--nary",
-        default="first",
-        choices=("first", "each", "binary"),
-        help="arguments after the second: drop them, make a fact of each, or leave such extractions out",
-    )
-    sub.add_argument("--min_confidence", type=float, metavar="C", help="leave out extractions below it")
-    sub.add_argument("--memory_limit", default="1GB", metavar="SIZE", help="of the ingest, which spills to disk (1GB)")
-    sub.add_argument("--seed", type=int, default=0)
-
-    sub = command("run", _run, "train and evaluate a task", help_flag=False)
-    sub.add_argument("task", nargs="?", help="name of the task")
-    sub.add_argument("--config", metavar="RECIPE", help="a YAML file or a shipped recipe; flags win over it")
-    sub.add_argument("--seeds", metavar="0,1,2")
-    sub.add_argument("--runs", metavar="FOLDER")
-    sub.add_argument("--out", metavar="FOLDER")
-    sub.add_argument("--quiet", action="store_true")
-    data_dir(sub)
-
-    sub = command("resume", _resume, "go on with stopped runs")
-    sub.add_argument("folders", nargs="+", metavar="FOLDER")
-    sub.add_argument("--quiet", action="store_true")
-    sub.add_argument("--data", metavar="PLACE", help="the data of the run, where it now lies elsewhere")
-    data_dir(sub)
-
-    sub = command("compare", _compare, "finished runs in one table")
-    sub.add_argument("folders", nargs="+", metavar="FOLDER", help="run folders, or folders of them")
-    sub.add_argument("--by", default="data,model", help="columns: data, model, delta, or any option (model.dim)")
-    sub.add_argument("--metric", help="test metric; of each run the first one by default")
-    sub.add_argument("--format", default="table", choices=("table", "csv", "latex", "html"))
-
-    sub = command("predict", _predict, "what the model of a finished run says of new texts, triples, nodes or lines")
-    sub.add_argument("folder", type=Path, metavar="FOLDER", help="run folder")
-    sub.add_argument("input", type=Path, nargs="?", metavar="FILE", help="a row a line, parts by tabs (standard input)")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="where the answers go (standard output)")
-    sub.add_argument("--top", type=int, default=10, metavar="N", help="kg: most answers to a question (10)")
-    sub.add_argument("--format", default="tsv", choices=("tsv", "jsonl"))
-    sub.add_argument("--data", metavar="PLACE", help="the data of the run, where it now lies elsewhere")
-    data_dir(sub)
-
-    sub = command("plot", _plot, "picture of a finished hierarchy run on the Poincaré disk")
-    sub.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders")
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where disk.svg and plot.html go (the run folder)")
-    sub.add_argument("--nodes", type=int, default=400, metavar="N", help="draw those with most descendants (400)")
-    data_dir(sub)
-
-    sub = command("geometry", _geometry, "how tree-like and hierarchical a graph is, and which k that speaks for")
-    sub.add_argument("data", help="name of a data set, folder of a graph, or file of edges (./edges.csv)")
-    sub.add_argument("--quadruples", type=int, default=100_000, metavar="N", help="of nodes, for delta (100000)")
-    sub.add_argument("--sources", type=int, default=300, metavar="N", help="nodes they are drawn from (300)")
-    sub.add_argument("--seed", type=int, default=0)
-    data_dir(sub)
-
-    sub = command("ls", _ls, "list tasks, data sets, deltas or recipes")
-    sub.add_argument("what", nargs="?", choices=("tasks", "data", "deltas", "recipes"))
-    data_dir(sub)
-
-    data_dir(command("doctor", _doctor, "check the installation, the machine and the data"))
-    return parser
+    if words[0] in {**TASKS, **STUDIES}:
+        raise UsageError(f"{words[0]!r} is a task, expected a command: `hyrel run {words[0]}`")
+    lookup(COMMANDS, words[0], kind="command")
 
 
 def _silence_stdout() -> None:
@@ -359,22 +264,24 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure, 2 for a user's mistake, 130 when interrupted."""
     words = regular(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    options, rest = parser.parse_known_args(words)
-    if options.version:
-        from importlib.metadata import version
-
-        _out(f"hyrel {version('hyrel')}")
-        return 0
-    if options.command is None:
-        parser.print_help()
-        return 2
+    options = argparse.Namespace(command=None)
     try:
+        _check_command(words)
+        parser = command_line()
+        options, rest = parser.parse_known_args(words)
+        if options.version:
+            from importlib.metadata import version
+
+            _out(f"hyrel {version('hyrel')}")
+            return 0
+        if options.command is None:
+            parser.print_help()
+            return 2
         if rest and options.command != "run":
             raise UsageError(f"unknown option {rest[0]!r} of `hyrel {options.command}`; see its --help")
         if options.command not in ("run", "resume", "ls", "doctor"):
             require_one_process(f"hyrel {options.command}")
-        code: int | None = options.function(options, rest)
+        code: int | None = COMMANDS[options.command](options, rest)
         sys.stdout.flush()
     except HyrelError as error:
         print(f"hyrel: {error}", file=sys.stderr)  # noqa: T201

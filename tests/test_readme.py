@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.api import TASKS
-from tasks.cli import STUDIES, _parser
+from tasks.cli import STUDIES
+from tasks.parser import command_line
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -33,5 +34,5 @@ def test_every_task_has_a_row() -> None:
 
 def test_every_command_of_the_table_is_one() -> None:
     shown = {shlex.split(line)[1] for line in re.findall(r"^\| `(hyrel [^`]*)`", README, re.MULTILINE)}
-    known = next(a for a in _parser()._actions if a.dest == "command").choices
+    known = next(a for a in command_line()._actions if a.dest == "command").choices
     assert shown == set(known)

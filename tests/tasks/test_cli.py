@@ -51,6 +51,12 @@ from tasks.errors import UsageError
         (["resume", "nowhere"], "is no run folder"),
         (["compare", "nowhere"], "is no run folder"),
         (["ls", "--dtaa"], "unknown option '--dtaa'"),
+        (["redundency", "rows.tsv"], "unknown command 'redundency'. Did you mean 'redundancy'?"),
+        (["kg", "--data", "WN18RR"], "'kg' is a task, expected a command: `hyrel run kg`"),
+        (
+            ["run", "redundancy", "rows.tsv"],
+            "'redundancy' is a command of its own, expected a task: `hyrel redundancy`",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
