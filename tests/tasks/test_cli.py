@@ -12,7 +12,7 @@ import pytest
 import tasks
 from tasks.api import configure, recipes
 from tasks.argv import parse_seeds, regular
-from tasks.cli import STUDIES, main
+from tasks.cli import COMMANDS, STUDIES, main
 from tasks.config import config_hash, differences, load_recipe, to_dict
 from tasks.doctor import shadows
 from tasks.errors import UsageError
@@ -270,7 +270,7 @@ def test_an_interruption_says_how_to_go_on(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for name in ("_run", "_doctor"):
-        monkeypatch.setattr(f"tasks.cli.{name}", stop)
+    for name in ("run", "doctor"):
+        monkeypatch.setitem(COMMANDS, name, stop)
     assert main(words) == 130
     assert f"hyrel: interrupted; {hint}" in capsys.readouterr().err
