@@ -18,7 +18,7 @@ from typing import Any
 import tasks
 from tasks.argv import parse_seeds
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import paired_row
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ def main() -> None:
             rows.append(
                 row(
                     label, round(mean(scores[bits]), 4), "0 to 1", n=len(found),
-                    spread=round(stdev(scores[bits]), 4) if len(found) > 1 else None,
+                    sd=round(stdev(scores[bits]), 4) if len(found) > 1 else None,
                     reference=f"{held['ratio']:.1f} times fewer bytes" if held else None,
                 )
                 | {"scores": scores[bits]}
@@ -78,9 +78,8 @@ def main() -> None:
                 for bits, values in scores.items()
                 if bits
             ]
-    seeds = ",".join(map(str, options.seeds))
-    command = f"python -m benchmarks.activations_training --seeds {seeds} --bits {options.bits} --tasks {options.tasks}"
-    print(save(f"activations_training_{options.tasks.replace(',', '_')}", command, rows, threads=1))
+    name = f"activations_training_{options.tasks.replace(',', '_')}"
+    print(save(name, asked("activations_training"), rows, threads=1))
 
 
 if __name__ == "__main__":

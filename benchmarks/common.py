@@ -34,8 +34,13 @@ def machine(threads: int) -> dict[str, Any]:
 
 def asked(module: str) -> str:
     """The command that runs, ``python -m benchmarks.MODULE`` with its options; folders by the word FOLDER."""
-    words = ["FOLDER" if "/" in word and not word.startswith("--") else word for word in sys.argv[1:]]
-    return shlex.join(["python", "-m", f"benchmarks.{module}", *words])
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *map(_placeless, sys.argv[1:])])
+
+
+def _placeless(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    place = value.startswith(("/", "./", "../", "~")) or Path(value).is_dir()
+    return f"{option}{equals}FOLDER" if value and place else word
 
 
 def row(
@@ -44,20 +49,33 @@ def row(
     unit: str,
     *,
     n: int = 1,
-    spread: float | None = None,
+    sd: float | None = None,
+    half: float | None = None,
+    quartiles: float | None = None,
     reference: Any = None,
     target: Any = None,
     met: bool | None = None,
 ) -> dict[str, Any]:
-    """One measured number: its unit, repetitions, spread, a published or peer's number, a target, and whether it is met."""
+    """One measured number: its unit, repetitions, spread, a published or peer's number, a target, and whether it is met.
+
+    The spread is one of three: the standard deviation, half of the 95 % interval of the number, or the distance of the
+    quartiles.
+    """
+    spreads = {"SD": sd, "95 %": half, "quartiles": quartiles}
+    given = {of: value for of, value in spreads.items() if value is not None}
+    assert len(given) <= 1, f"{what}: {len(given)} kinds of spread"
+    of, spread = next(iter(given.items()), (None, None))
     return {
-        "what": what, "value": value, "unit": unit, "n": n, "spread": spread,
+        "what": what, "value": value, "unit": unit, "n": n, "spread": spread, "spread_of": of,
         "reference": reference, "target": target, "met": met,
     }  # fmt: skip
 
 
 def save(name: str, command: str, rows: Sequence[dict[str, Any]], *, threads: int, **more: Any) -> Path:
-    """Write ``benchmarks/results/NAME.json``; `more`, such as the trials of a search, stands beside the rows."""
+    """Write ``benchmarks/results/NAME.json``; `more`, such as the trials of a search, stands beside the rows.
+
+    ``note`` says what a reader has to know of all of them, such as how the controls were tuned; the results page shows it.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .common import row, save
+from .common import asked, row, save
 
 TARGET = 600.0  # seconds
 
@@ -57,11 +57,12 @@ def main() -> None:
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--data", default="SST-2")
     parser.add_argument("--runs", type=Path)
-    options, rest = parser.parse_known_args()
-    words = ["--model", options.model, "--data", options.data, *rest]
+    parser.add_argument("words", nargs="*", metavar="-- OPTION ...", help="further options of hyrel run compare-deltas")
+    options = parser.parse_args()
+    words = ["--model", options.model, "--data", options.data, *options.words]
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(words, options.runs or Path(folder))
-    print(save("deltas_compare", " ".join(["python -m benchmarks.deltas_compare", *words]), rows, threads=1))
+    print(save("deltas_compare", asked("deltas_compare"), rows, threads=1))
 
 
 if __name__ == "__main__":

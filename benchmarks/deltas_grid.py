@@ -64,7 +64,7 @@ def entries(rows: Sequence[Row]) -> list[dict[str, Any]]:
             round(r.mean, 4),
             "0 to 1",
             n=len(r.scores),
-            spread=None if r.half is None else round(r.half, 4),
+            half=None if r.half is None else round(r.half, 4),
         )
         | {"parameters": r.method.parameters, "lr": r.lr, "scores": list(r.scores)}
         for r in rows
@@ -91,8 +91,23 @@ def differences(rows: Sequence[Row], first: str, second: str) -> list[dict[str, 
     return found
 
 
+TUNED = (
+    "The learning rate of each method and backbone is the best of several by validation score on the first set, with a seed "
+    "of its own."
+)
+UNTUNED = (
+    "Each method has one learning rate, not tuned here for method, backbone or set: a method that does worse than another "
+    "may have the worse rate."
+)
+
+
+def _note_of(part: str) -> str:
+    """What the part's result file says of its learning rates."""
+    return str(json.loads((RESULTS / f"deltas_{part}.json").read_text(encoding="utf-8"))["note"])
+
+
 def chosen_rates(part: str, models: Sequence[str]) -> dict[tuple[str, str], float]:
-    """Learning rates by (backbone, method) of the part's result file, where their trials stand behind them.
+    """Learning rates by (backbone, method) of the part's result file, whose note says how they came about.
 
     Raises
     ------
@@ -141,9 +156,11 @@ def main() -> None:
         say=lambda line: print(line, flush=True),
         **chosen,
     )
+    tuned = len(options.lr_factors.split(",")) > 1
+    note = _note_of(options.part) if options.rates else TUNED if tuned else UNTUNED
     found = entries(rows) + (differences(rows, *models) if len(models) == 2 else [])
     found += deltas_sizes.less_full(rows) if options.part == "sizes" else []
-    print(save(f"deltas_{options.part}", asked("deltas_grid"), found, threads=1))
+    print(save(f"deltas_{options.part}", asked("deltas_grid"), found, threads=1, note=note))
 
 
 if __name__ == "__main__":

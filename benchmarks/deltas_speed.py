@@ -250,10 +250,10 @@ def main() -> None:
     )
     twins = [name for name in ours if name in ("LoRA r8 q,v", "LoRA r8 all linear", "Adapter 24", "PrefixTuning 20")]
     for name in twins:
-        value = ratios([f"lorentz: {name}"], f"twin: {name}", max(5, options.repeats // 2))[f"lorentz: {name}"]
+        value = ratios([f"lorentz: {name}"], f"twin: {name}", options.repeats)[f"lorentz: {name}"]
         print(f"{name}: Lorentz over twin {value:.3f}", flush=True)
         what = f"{name}: step of a Lorentz encoder (6 layers, 384 free coordinates) over its twin's, {BATCH} x {LENGTH}"
-        rows.append(row(what, round(value, 3), "ratio", n=max(5, options.repeats // 2), target=1.3, met=value <= 1.3))
+        rows.append(row(what, round(value, 3), "ratio", n=options.repeats, target=1.3, met=value <= 1.3))
     print(save("deltas_speed", asked("deltas_speed"), rows, threads=1))
 
 

@@ -34,7 +34,7 @@ from tasks.compare_deltas.methods import Method
 from tasks.data.load import load
 from tasks.text.task import TextTask
 
-from .common import row, save
+from .common import asked, row, save
 from .deltas_transfer_chart import heat_maps
 from .paired import half_width, holm, paired_row
 
@@ -156,14 +156,14 @@ def entries(scores: Scores, about: Mapping[str, tuple[str, int]], delta: str) ->
                 found = np.array([[np.mean(values) for values in relative(scores, key)] for key in keys])
                 what = f"{shown}, mean over {len(keys)} {'sets' if way == HEAD else 'pairs of sets'}, "
                 what += HEAD if way == HEAD else WAYS[way]
-                means.append(_entry(f"{what}: (s - chance) / (own - chance)", found[:, 1]))
-                means.append(_entry(f"{what}: s / own", found[:, 0]))
+                means.append(_mean(f"{what}: (s - chance) / (own - chance)", found[:, 1]))
+                means.append(_mean(f"{what}: s / own", found[:, 0]))
         for key, values in scores.items():
             if key[0] != model:
                 continue
             _, way, a, b = key
             names = " to ".join(Path(name).name for name in (a, b) if name)
-            entry = _entry(f"{shown}, {names}, {WAYS.get(way, way)}: test {about[b][0]}", values, unit="0 to 1")
+            entry = _entry(f"{shown}, {names}, {WAYS.get(way, way)}: test {about[b][0]}", values, "0 to 1")
             if way not in (OWN, MAJORITY) and b in kept:
                 plain, corrected = relative(scores, key)
                 entry |= {"relative": round(float(np.mean(plain)), 4), "corrected": round(float(np.mean(corrected)), 4)}
@@ -175,9 +175,14 @@ def entries(scores: Scores, about: Mapping[str, tuple[str, int]], delta: str) ->
     return means + cells + pairs
 
 
-def _entry(what: str, values: Sequence[float] | np.ndarray, *, unit: str = "1") -> dict[str, Any]:
-    spread = round(half_width(values), 4) if len(values) > 1 else None
-    return row(what, round(float(np.mean(values)), 4), unit, n=len(values), spread=spread)
+def _mean(what: str, values: np.ndarray) -> dict[str, Any]:
+    """Without an interval: pairs share their sets."""
+    return row(what, round(float(values.mean()), 4), "1", n=len(values))
+
+
+def _entry(what: str, values: Sequence[float], unit: str) -> dict[str, Any]:
+    half = round(half_width(values), 4) if len(values) > 1 else None
+    return row(what, round(float(np.mean(values)), 4), unit, n=len(values), half=half)
 
 
 def figure(scores: Scores, about: Mapping[str, tuple[str, int]]) -> str:
@@ -212,11 +217,8 @@ def main() -> None:
     options = parser.parse_args()
     scores, about = measure(options)
     Path(options.runs, f"deltas_transfer_{options.delta}.svg").write_text(figure(scores, about), encoding="utf-8")
-    command = (
-        f"python -m benchmarks.deltas_transfer --model {options.model} --delta {options.delta} --data {options.data}"
-    )
-    command += f" --seeds {','.join(map(str, options.seeds))} --steps {options.steps} --max-train {options.max_train}"
-    print(save(f"deltas_transfer_{options.delta}", command, entries(scores, about, options.delta), threads=1))
+    found = entries(scores, about, options.delta)
+    print(save(f"deltas_transfer_{options.delta}", asked("deltas_transfer"), found, threads=1))
 
 
 if __name__ == "__main__":

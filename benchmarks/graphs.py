@@ -14,7 +14,10 @@ HYREL_DATA names the data folder.
 from __future__ import annotations
 
 import argparse
+import json
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -23,12 +26,13 @@ from tasks.api import recipes
 from tasks.argv import parse_seeds
 from tasks.config import load_recipe
 
-from .common import row, save
+from .common import asked, row, save
+from .graphs_trials import LOG
 from .paired import half_width, holm, paired_row
 
 ROWS = ("airport-lp", "airport-nc", "cora-lp", "cora-nc", "disease-lp")
 
-# The Lorentz network is the recipe itself. What the others change was tuned on validation data in as many trials.
+# The Lorentz network is the recipe itself. What the others change was tuned on validation data: note() counts the trials.
 EUCLIDEAN = {"optimizer": "adam", "clip": None}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "lorentz_gcn": ("Lorentz GCN", {}),
@@ -97,6 +101,15 @@ def score(name: str, model: str, seed: int, metric: str, *, runs: str, split_see
     return 100 * result.metrics["test"][metric]
 
 
+def note(name: str) -> str:
+    """How many trials on validation data stand behind the settings of a row."""
+    data, problem = load_recipe(Path(recipes()[f"graph/{name}"]))[0]["data"], name.rsplit("-", 1)[1]
+    trials = map(json.loads, LOG.read_text(encoding="utf-8").splitlines())
+    counts = Counter(t["settings"]["model.encoder"] for t in trials if (t["data"], t["problem"]) == (data, problem))
+    said = ", ".join(f"{MODELS[encoder][0]} {count}" for encoder, count in counts.items())
+    return f"Trials of settings on validation data: {said or 'none'}."
+
+
 def entry(what: str, values: Sequence[float], published: float | None) -> dict[str, Any]:
     """One row; met is decided from two seeds on."""
     value, n = mean(values), len(values)
@@ -106,7 +119,7 @@ def entry(what: str, values: Sequence[float], published: float | None) -> dict[s
         round(value, 2),
         "x 100",
         n=n,
-        spread=round(stdev(values), 2) if n > 1 else None,
+        sd=round(stdev(values), 2) if n > 1 else None,
         reference=published,
         target=published,
         met=None if published is None or half is None else bool(published <= value + half),
@@ -115,7 +128,7 @@ def entry(what: str, values: Sequence[float], published: float | None) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seeds", default="0")
@@ -125,10 +138,6 @@ def main() -> None:
     parser.add_argument("--seeds-of", nargs="*", default=[], metavar="[ROW/]MODEL=SEEDS")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
-    arguments = f"--models {options.models} --seeds {options.seeds} --controls-seeds {options.controls_seeds}"
-    arguments += f" --fresh {options.fresh}" if options.fresh else ""
-    arguments += f" --controls-fresh {options.controls_fresh}" if options.controls_fresh else ""
-    arguments += f" --seeds-of {' '.join(options.seeds_of)}" if options.seeds_of else ""
     options.seeds_of = dict(pair.split("=", 1) for pair in options.seeds_of)
     if unknown := {key.split("/")[-1] for key in options.seeds_of} - set(MODELS):
         parser.error(f"--seeds-of names {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
@@ -139,12 +148,12 @@ def main() -> None:
         for model, pair in differences(name, scores).items():
             tables[name].append(pair)
             questions.setdefault(model, []).append(pair)
-    for asked in questions.values():
-        holm(asked)
+    for question in questions.values():
+        holm(question)
     for name, rows in tables.items():
         for r in rows:
             print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
-        print(save(f"graphs_{name}", f"python -m benchmarks.graphs --rows {options.rows} {arguments}", rows, threads=1))
+        print(save(f"graphs_{name}", asked("graphs"), rows, threads=1, note=note(name)))
 
 
 def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], list[dict[str, Any]]]:

@@ -1,8 +1,8 @@
 """Link prediction with the shipped recipes: Lorentz scorers, their twins and their flat limit in both protocols.
 
     python -m benchmarks.kg [--data WN18RR,FB15k-237] [--models hybonet,mure,flat] [--seeds 0,1,2] [--runs runs]
-                            [--protocol paper|standard|both] [--epochs N] [--controls-seeds 0]
-                            [--controls-epochs 6,12,25,100] [--epochs-of mure=6,12]
+                            [--protocol paper|standard|both] [--epochs N] [--controls-seeds SEEDS]
+                            [--controls-epochs EPOCHS] [--epochs-of MODEL=EPOCHS ...]
 
 ``--data`` takes data sets that have a recipe at dimension 32, or names of recipes. A model is a scorer, ``hybonet_space``
 (the radius bounded as in the paper's equation) or ``flat`` (that at k = 1e6), with options after colons:
@@ -11,7 +11,8 @@ the published numbers) or selected by the standard protocol with training triple
 (``standard``); each is measured in both. The first model of the list has ``--seeds``, the others ``--controls-seeds`` if
 given, and of ``--controls-epochs`` the number with the best validation score of the first seed: every trial is in the file. A
 finished or interrupted run in the runs folder is used or resumed. With two common seeds or more the paired differences to
-twin and flat limit are given, with 95 % t intervals, Holm-adjusted over the data sets.
+twin and flat limit are given, with 95 % t intervals, Holm-adjusted over the data sets of the
+command.
 Results go to benchmarks/results/kg_DATA.json. One thread. HYREL_DATA names the data folder.
 """
 
@@ -28,7 +29,7 @@ from tasks.argv import parse_seeds
 from tasks.config import load_recipe
 from tasks.kg.scorers import SCORERS, TWINS
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import holm, paired_row
 
 RECIPES = {"WN18RR": "wn18rr-32", "FB15k-237": "fb15k237-32"}
@@ -100,7 +101,7 @@ def measured(title: str, results: list[Result], published: dict[str, float]) -> 
                 round(mean(values), 4),
                 "0 to 1",
                 n=len(values),
-                spread=round(stdev(values), 4) if len(values) > 1 else None,
+                sd=round(stdev(values), 4) if len(values) > 1 else None,
                 reference=target,
                 target=target,
                 met=None if target is None else mean(values) >= target,
@@ -110,8 +111,21 @@ def measured(title: str, results: list[Result], published: dict[str, float]) -> 
     return [*rows, row(f"{title}: minutes of training and evaluation", round(mean(minutes), 1), "min", n=len(minutes))]
 
 
+def note(recipe: str, scorer: str, models: list[str], trials: list[dict[str, Any]]) -> str:
+    """How the controls came to their settings."""
+    said = []
+    for name in models[1:]:
+        own = CONTROLS.get((recipe, name), {}).get("train", {})
+        epochs = sorted({trial["epochs"] for trial in trials if trial["model"] == name})
+        parts = [f"rate {own['lr']:g} by benchmarks.kg_tune"] if "lr" in own else []
+        parts += [f"epochs the best of {', '.join(map(str, epochs))}"] if epochs else []
+        rest = "all else" if parts else "all settings"
+        said.append(f"{name}: {', '.join([*parts, f'{rest} those of the recipe, which were chosen for {scorer}'])}.")
+    return " ".join(said)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="WN18RR,FB15k-237")
     parser.add_argument("--models", default="hybonet,mure,flat")
     parser.add_argument("--seeds", default="0,1,2")
@@ -124,21 +138,12 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("paper", "standard", "both"), default="paper")
     parser.add_argument("--epochs", type=int)
     options = parser.parse_args()
-    command = f"python -m benchmarks.kg --data {options.data} --models {options.models} --seeds {options.seeds}"
-    command += (
-        "" if options.controls_seeds is None else f" --controls-seeds {','.join(map(str, options.controls_seeds))}"
-    )
-    command += (
-        "" if options.controls_epochs is None else f" --controls-epochs {','.join(map(str, options.controls_epochs))}"
-    )
-    command += f" --epochs-of {' '.join(options.epochs_of)}" if options.epochs_of else ""
     epochs_of = [pair.partition("=") for pair in options.epochs_of]
     if wrong := [name for name, equals, _ in epochs_of if not equals or name not in options.models.split(",")[1:]]:
         parser.error(f"--epochs-of {wrong[0]}: MODEL=EPOCHS, of the controls in --models")
     if epochs_of and options.controls_epochs is None:
         parser.error("--epochs-of goes with --controls-epochs, which holds for the other controls")
     options.epochs_of = {name: parse_seeds(given) for name, _, given in epochs_of}
-    command += f" --protocol {options.protocol}" + (f" --epochs {options.epochs}" if options.epochs else "")
     options.seeds, models = parse_seeds(options.seeds), options.models.split(",")
     options.trials = []
     protocols = ("paper", "standard") if options.protocol == "both" else (options.protocol,)
@@ -167,13 +172,23 @@ def main() -> None:
                     pair = [[values[seed] for seed in common] for values in by_seed]
                     rows.append(paired_row(f"{title}: {metric} less that of {other}", *pair))
                     questions.setdefault((name, other, metric, protocol), []).append(rows[-1])
-    for asked in questions.values():
-        holm(asked)
+    for question in questions.values():
+        holm(question)
     for recipe, rows in tables.items():
         trials = [trial for trial in options.trials if trial["recipe"] == recipe]
+        said = note(recipe, model_options(models[0])["scorer"], models, trials)
         for r in rows:
             print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
-        print(save(f"kg_{recipe.removesuffix('-32').replace('-', '_')}", command, rows, threads=1, trials=trials))
+        print(
+            save(
+                f"kg_{recipe.removesuffix('-32').replace('-', '_')}",
+                asked("kg"),
+                rows,
+                threads=1,
+                trials=trials,
+                note=said,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tasks.data.kg import KnowledgeGraph
 from tasks.data.load import load
 from tasks.geometry import krackhardt
 
-from .common import row, save
+from .common import asked, row, save
 
 RECIPES = {"WN18RR": "kg/wn18rr-32", "FB15k-237": "kg/fb15k237-32"}
 
@@ -37,7 +37,7 @@ def hierarchy(data: KnowledgeGraph) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="WN18RR", choices=sorted(RECIPES))
     parser.add_argument("--scorer", default="lorentz_rote", choices=("lorentz_rote", "lorentz_transe"))
     parser.add_argument("--epochs", type=int, default=60)
@@ -59,28 +59,25 @@ def main() -> None:
         correlations.append(float(spearmanr(lengths[-1][kept], scores[kept]).statistic))
     where, n = f"{options.data}, {options.scorer}, {options.epochs} epochs", len(mrr)
 
-    def spread(values: list[float]) -> float | None:
+    def deviation(values: list[float]) -> float | None:
         return round(stdev(values), 3) if len(values) > 1 else None
 
     rows = [
-        row(f"{where}: test mrr (standard protocol)", round(mean(mrr), 4), "0 to 1", n=n, spread=spread(mrr)),
+        row(f"{where}: test mrr (standard protocol)", round(mean(mrr), 4), "0 to 1", n=n, sd=deviation(mrr)),
         row(f"{where}: Spearman of rapidity and Krackhardt score over {int(kept.sum())} relations",
-            round(mean(correlations), 3), "-1 to 1", n=n, spread=spread(correlations)),
+            round(mean(correlations), 3), "-1 to 1", n=n, sd=deviation(correlations)),
     ]  # fmt: skip
     for r in np.argsort(-scores, kind="stable"):
         values = [float(length[r]) for length in lengths]
         what = f"{options.data}, {data.relations[r]}: rapidity (reference: its Krackhardt score)"
         reference = round(float(scores[r]), 3) if kept[r] else None
-        rows.append(row(what, round(mean(values), 3), "1", n=n, spread=spread(values), reference=reference))
+        rows.append(row(what, round(mean(values), 3), "1", n=n, sd=deviation(values), reference=reference))
     for entry in rows:
         print(
             f"{entry['what']}: {entry['value']}"
             + (f" | {entry['reference']}" if entry["reference"] is not None else "")
         )
-    command = (
-        f"python -m benchmarks.kg_rapidity --data {options.data} --scorer {options.scorer} --epochs {options.epochs}"
-    )
-    print(save("kg_rapidity", f"{command} --seeds {options.seeds}", rows, threads=1))
+    print(save("kg_rapidity", asked("kg_rapidity"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tasks.kg.scorers import HyboNet
 from tasks.kg.task import KnowledgeGraphCompletion
 from tasks.optim import build_optimizers, cap_norms, schedule_factor
 
-from .common import row, save
+from .common import asked, row, save
 from .reference import hybonet_loop as plain
 
 PUBLISHED_EPOCHS = {"WN18RR": 1000, "FB15k-237": 500}
@@ -41,7 +41,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="WN18RR", choices=sorted(RECIPES))
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--queries", type=int, default=1000)
@@ -128,10 +128,7 @@ def main() -> None:
     ]  # fmt: skip
     for r in rows:
         print(f"{r['what']}: {r['value']} {r['unit']}")
-    command = (
-        f"python -m benchmarks.kg_speed --data {options.data} --epochs {options.epochs} --queries {options.queries}"
-    )
-    print(save("kg_speed", command, rows, threads=1))
+    print(save("kg_speed", asked("kg_speed"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks import run
 
-from .common import row, save
+from .common import asked, row, save
 
 BASE: dict[str, Any] = {
     "model": {"dim": 32, "scale": 2.5},
@@ -37,15 +37,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="FB15k-237")
     parser.add_argument("--models", default="hybonet,mure")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of them, from the first")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
-    command = f"python -m benchmarks.kg_tune --data {options.data} --models {options.models} --epochs {options.epochs}"
-    command += f" --settings {options.settings}"
     name = "kg_tune_" + options.data.lower().replace("-", "")
     rows = []
     for title, setting in list(SETTINGS.items())[: options.settings]:
@@ -60,7 +58,7 @@ def main() -> None:
             what = f"{options.data} validation {BASE['monitor']}, {scorer}, {options.epochs} epochs: {title}"
             rows.append(row(what, value, "0 to 1") | {"setting": setting})
             print(f"{what}: {value}", flush=True)
-            save(name, command, rows, threads=1)
+            save(name, asked("kg_tune"), rows, threads=1)
 
 
 if __name__ == "__main__":

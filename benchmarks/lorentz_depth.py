@@ -32,7 +32,7 @@ from tasks.data.load import load
 from tasks.graph.config import GraphConfig, LossConfig, ModelConfig
 from tasks.graph.task import GraphTask
 
-from .common import RESULTS, row, save
+from .common import RESULTS, asked, row, save
 
 PAD, MASK, SPECIAL = 0, 1, 2
 LENGTH, BATCH, WIDTH, HEADS = 48, 16, 65, 4
@@ -146,7 +146,7 @@ def transformers(depths: list[int], steps: int, seeds: list[int]) -> list[dict[s
                 found = transformer(text, geometry, depth, steps, seed)
                 what = f"transformer, {depth} layers, {geometry}, seed {seed}, {found['parameters']} parameters"
                 print(f"{what}: {found['score']:.3f}, {time.process_time() - start:.0f} s", flush=True)
-                rows += described(what, "held-out masked characters", found, base, steps)
+                rows += described(what, "held-out masked characters", found, base)
     return rows
 
 
@@ -190,18 +190,19 @@ def graphs(depths: list[int], steps: int, seeds: list[int]) -> list[dict[str, ob
         found = graph(data, geometry, depth, steps, seed, rate)
         what = f"graph, {depth} layers, {geometry}, rate {rate:g}, seed {seed}, {found['parameters']} parameters"
         print(f"{what}: {found['score']:.3f}, {found['fitted']:.3f}, {time.process_time() - start:.0f} s", flush=True)
-        rows += described(what, "test nodes of Cora", found, base, steps)
-        rows.append(row(f"{what}: training nodes of Cora", found["fitted"], "accuracy", n=steps))
+        rows += described(what, "test nodes of Cora", found, base)
+        rows.append(row(f"{what}: training nodes of Cora", found["fitted"], "accuracy"))
     return rows
 
 
-def described(what: str, of: str, found: dict[str, object], base: float, steps: int) -> list[dict[str, object]]:
+def described(what: str, of: str, found: dict[str, object], base: float) -> list[dict[str, object]]:
     """Rows of one model: its score, whether it trains, and its gradients."""
     trains = bool(found["finite"]) and found["score"] > base
-    rows = [row(f"{what}: {of}", found["score"], "accuracy", n=steps, reference=base, met=trains)]
-    for when in ("first", "last"):
-        values = [float(f"{value:.3g}") for value in found[when]]
-        rows.append(row(f"{what}: gradient norm by layer, {when} step", values, "norm", n=steps))
+    rows = [row(f"{what}: {of}", found["score"], "accuracy", target=base, met=trains)]
+    for when, one in product(("first", "last"), (min, max)):
+        which = "smallest" if one is min else "largest"
+        value = float(f"{one(found[when]):.3g}")
+        rows.append(row(f"{what}: {which} gradient norm of a layer, {when} step", value, "norm"))
     return rows
 
 
@@ -226,10 +227,7 @@ def main() -> None:
             rows += half(depths, options.steps, seeds)
         else:
             rows += [old for old in kept if old["what"].startswith(name)]
-    command = (
-        f"python -m benchmarks.lorentz_depth --steps {options.steps} --depths {options.depths} --seeds {options.seeds}"
-    )
-    print(save("lorentz_depth", command, rows, threads=1))
+    print(save("lorentz_depth", asked("lorentz_depth"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def main() -> None:
             cell.append(f"{f'{value:.2f} ({form:.2f})':>14}")
             if width in SAVED:
                 what = f"initial radius, {line}, {width} wide"
-                rows.append(row(what, value, "radius", n=DRAWS, spread=spread, reference=form))
+                rows.append(row(what, value, "radius", n=DRAWS, sd=spread, reference=form))
             if width == WIDTHS[0]:
                 by_bias = max(by_bias, abs(value - measured(kind, width, k, variant, depth, bias=False)[0]))
         print(f"{line:<{MARGIN}}" + "".join(cell))

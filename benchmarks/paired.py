@@ -25,7 +25,7 @@ def paired_row(what: str, treated: Sequence[float], control: Sequence[float]) ->
     if abs(mean) <= half:
         what += ": no difference shown"
     p = float(ttest_rel(treated, control).pvalue) if any(difference) else 1.0  # scipy gives NaN for equal lists
-    return row(what, mean, "1", n=len(difference), spread=half) | {"interval": [mean - half, mean + half], "p": p}
+    return row(what, mean, "1", n=len(difference), half=half) | {"interval": [mean - half, mean + half], "p": p}
 
 
 def holm(rows: Sequence[dict[str, Any]]) -> None:

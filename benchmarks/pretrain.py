@@ -31,7 +31,7 @@ from tasks.pretrain.card import card, ship
 from tasks.pretrain.masking import pack
 from tasks.pretrain.task import Pretraining
 
-from .common import RESULTS, row, save
+from .common import RESULTS, asked, row, save
 
 GEOMETRIES = ("lorentz", "euclidean")
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
@@ -90,9 +90,8 @@ def trials(steps: int) -> None:
             done.append({"geometry": geometry, "lr": rate, "steps": steps, **found})
             print(done[-1], flush=True)
             what = f"{geometry}, rate {rate:g}, {steps} steps: validation cross entropy of masked tokens"
-            rows.append(row(what, round(found["cross_entropy"], 4), "nats", n=steps))
-    command = f"python -m benchmarks.pretrain --trials --steps {steps}"
-    print(save("pretrain_trials", command, rows, threads=1, trials=done))
+            rows.append(row(what, round(found["cross_entropy"], 4), "nats"))
+    print(save("pretrain_trials", asked("pretrain"), rows, threads=1, trials=done))
 
 
 def best_rate(geometry: str) -> float:
@@ -136,7 +135,7 @@ def collect(runs: Path) -> None:
         own = to_dict(configure("pretrain", recipe=f"{geometry}-small"))
         readme = card(f"{geometry}-small", own, {g: r.values for g, r in found.items()}, tokens)
         (path(f"{geometry}-small") / "README.md").write_text(readme, encoding="utf-8")
-    print(save("pretrain", "python -m benchmarks.pretrain --collect", rows, threads=1))
+    print(save("pretrain", asked("pretrain"), rows, threads=1))
 
 
 def main() -> None:

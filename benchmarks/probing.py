@@ -45,6 +45,7 @@ PROBES: dict[str, dict[str, Any]] = {
     "flat": {"geometry": "lorentz", "k": FLAT},
 }
 NAMES = {"flat": "flat limit"}
+NOTE = "Layers are chosen on validation sentences; every probe has 64 coordinates, which were not chosen."
 Layers = Mapping[int, Mapping[str, WordStates]]  # states by layer and split
 
 
@@ -122,9 +123,9 @@ def rows_of(
         for name, some in scores.items():
             values = [one[metric] for one in some]
             at = f", layer {chosen[name]}" if name in chosen else ""
-            spread = round(half_width(values), 4) if len(values) > 1 else None
+            half = round(half_width(values), 4) if len(values) > 1 else None
             what = f"{DATA}, {target}, {NAMES.get(name, name)}{at}: test {metric}"
-            found.append(row(what, round(float(np.mean(values)), 4), "0 to 1", n=len(values), spread=spread))
+            found.append(row(what, round(float(np.mean(values)), 4), "0 to 1", n=len(values), half=half))
     if len(options.seeds) > 1:
         plain = [one[monitor] for one in scores["Euclidean"]]
         pairs = [
@@ -155,7 +156,7 @@ def main() -> None:
     data = treebank(options.max_train)
     real, random = (states(data, random=flag) for flag in (False, True))
     rows = [found for target in options.targets.split(",") for found in rows_of(target, data, real, random, options)]
-    print(save("probing", asked("probing"), rows, threads=1))
+    print(save("probing", asked("probing"), rows, threads=1, note=NOTE))
 
 
 if __name__ == "__main__":

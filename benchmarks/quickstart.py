@@ -49,7 +49,7 @@ def main() -> None:
                     round(mean(values), 3),
                     "0 to 1",
                     n=len(values),
-                    spread=round(stdev(values), 3),
+                    sd=round(stdev(values), 3),
                 )
             )
     print(save("quickstart", asked("quickstart"), rows, threads=1))

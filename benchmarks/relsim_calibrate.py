@@ -32,7 +32,7 @@ from relsim.evidence.reliability import reliability
 from relsim.facts import Facts
 from relsim.kl.localscale import local_scaling
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_sources import combo, copies, disjoint_parts, folds, knowledge_base
 
 _FOR = ("tfidf", "root_pairs", "contained", "deficit", "tokens", "words", "everything", "kinds", "signatures", "local")
@@ -262,8 +262,7 @@ def main() -> None:
     if args.neural:
         regimes["neural"] = neural_regime(args.data)
     regimes = {name: regimes[name] for name in sorted(regimes)}
-    flags = " --encoder" * args.encoder + " --neural" * args.neural
-    command = f"python -m benchmarks.relsim_calibrate{flags} --write"
+    command = asked("relsim_calibrate")
     text = json.dumps({"schema": 1, "command": command, "regimes": regimes}, indent=2) + "\n"
     print(text)
     if args.write:

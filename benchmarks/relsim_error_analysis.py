@@ -28,7 +28,7 @@ from tasks.relation_classification.margin import class_divergence
 from tasks.similarity.task import graph_facts
 
 from . import relsim_margin, relsim_negatives
-from .common import row, save
+from .common import asked, row, save
 from .paired import half_width, paired_row
 
 Ids = NDArray[np.int64]
@@ -72,10 +72,8 @@ def rows_of(
             label = f"{what}: mistakes on the {k} most alike by {name}"
             even = k / (size - 1)
             rows += [
-                row(label, float(np.mean(found)), "1", n=len(runs), spread=half_width(found), reference=even),
-                row(
-                    f"{label}, expected by frequency", float(np.mean(often)), "1", n=len(runs), spread=half_width(often)
-                ),
+                row(label, float(np.mean(found)), "1", n=len(runs), half=half_width(found), reference=even),
+                row(f"{label}, expected by frequency", float(np.mean(often)), "1", n=len(runs), half=half_width(often)),
                 paired_row(f"{label}, minus even chance", found, [even] * len(runs)),
                 paired_row(f"{label}, minus frequency", found, often),
             ]
@@ -110,8 +108,7 @@ def main() -> None:
     rows += rows_of("CoDEx-S predictor", graph.test[:, 1].numpy(), runs, divergences, support)
     for entry in rows:
         print(entry["what"], round(entry["value"], 4), entry["spread"])
-    command = "python -m benchmarks.relsim_error_analysis --margin FOLDER --negatives FOLDER"
-    print(save("relsim_error_analysis", command, rows, threads=1))
+    print(save("relsim_error_analysis", asked("relsim_error_analysis"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 import tasks
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import holm, paired_row
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,10 +54,10 @@ def compare(data: str, seeds: list[int], runs: Path) -> tuple[list[dict[str, Any
     for metric, title in METRICS.items():
         for model, results in found.items():
             values = [result[metric] for result in results]
-            spread = statistics.stdev(values) if len(values) > 1 else None
+            sd = statistics.stdev(values) if len(values) > 1 else None
             unit = "nats" if metric == "nll" else "1"
-            rows.append(row(f"{data} {model}: {title}", statistics.mean(values), unit, n=len(values), spread=spread))
-            print(f"{data} {model}: {title} {statistics.mean(values):.4f} +- {spread or 0:.4f}", flush=True)
+            rows.append(row(f"{data} {model}: {title}", statistics.mean(values), unit, n=len(values), sd=sd))
+            print(f"{data} {model}: {title} {statistics.mean(values):.4f} +- {sd or 0:.4f}", flush=True)
         if len(seeds) > 1:
             lorentz = [result[metric] for result in found["lorentz"]]
             for control in ("euclidean", "flat limit"):
@@ -82,9 +82,7 @@ def main() -> None:
         claims += pairs
     if claims:
         holm(claims)
-    print(
-        save("relsim_geometry", "python -m benchmarks.relsim_geometry --runs FOLDER --trials", rows + claims, threads=1)
-    )
+    print(save("relsim_geometry", asked("relsim_geometry"), rows + claims, threads=1))
 
 
 if __name__ == "__main__":

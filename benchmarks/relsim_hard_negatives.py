@@ -25,7 +25,7 @@ import numpy as np
 from relsim import Facts, read_openie, redundancy
 from relsim.evidence.contradiction import wilson
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_sources import combo, knowledge_base
 
 TABLE = Path(__file__).parent / "data" / "relation_hard_negatives.tsv"
@@ -114,18 +114,14 @@ def main() -> None:
         rows.append(_rate(f"true pairs merged, {name}", found, len(same), target=None))
     for line in rows:
         print(line["what"], line["value"], line["n"])
-    flags = " --no-encoder" * args.no_encoder + " --no-neural" * args.no_neural
-    command = f"python -m benchmarks.relsim_hard_negatives{flags}"
-    print(save("relsim_hard_negatives", command, rows, threads=1))
+    print(save("relsim_hard_negatives", asked("relsim_hard_negatives"), rows, threads=1))
 
 
 def _rate(what: str, count: int, of: int, *, target: str | None = "<= .05") -> dict[str, Any]:
     low, high = wilson(np.array([float(count)]), np.array([float(of)]))
     share = count / of
     met = None if target is None else share <= 0.05
-    return row(
-        what, round(share, 4), "share", n=of, spread=round(float(high[0] - low[0]) / 2, 4), target=target, met=met
-    )
+    return row(what, round(share, 4), "share", n=of, half=round(float(high[0] - low[0]) / 2, 4), target=target, met=met)
 
 
 if __name__ == "__main__":

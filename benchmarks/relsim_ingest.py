@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import row, save
+from .common import asked, row, save
 
 PHRASES = 664_000
 ARGUMENTS = 2_264_000
@@ -155,7 +155,7 @@ def main() -> None:
     ]  # fmt: skip
     for item in rows:
         print(f"{item['what']:60s} {item['value']:>16,.6g} {item['unit']}")
-    path = save("relsim_ingest", f"python -m benchmarks.relsim_ingest --rows {options.rows}", rows, threads=1)
+    path = save("relsim_ingest", asked("relsim_ingest"), rows, threads=1)
     print(path)
 
 

@@ -24,12 +24,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from relsim.baselines import MEASURES, cosine, count_kl
-from relsim.distribution import FactDistribution
 from relsim.evaluation.judgements import Agreement, Ratings, agreement, ceiling, partial_correlation, pearson, spearman
 from relsim.evidence.counts import Counts
 from relsim.facts import Facts
-from relsim.fit import fit
-from relsim.model.warmstart import warm_start
+from relsim.model.recommended import fit_distribution
 from relsim.similarity import similarity
 from tasks.data.judgements import relation_judgements, signatures
 from tasks.data.load import load
@@ -37,9 +35,9 @@ from tasks.data.locate import candidates
 from tasks.encoder import sentence_encoder
 from tasks.similarity.task import graph_facts
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_judged_draw import relations
-from .relsim_suites import DROPOUT, FIT, HEADS
+from .relsim_suites import HEADS
 
 Scores = NDArray[np.float64]
 KL = "neural KL"
@@ -48,9 +46,7 @@ KL = "neural KL"
 def fitted(facts: Facts, seed: int, path: Path) -> dict[str, Scores]:
     """Scores of one fit: divergence, its parts, and the cosine of its relation vectors, (R, R) each."""
     if not path.exists():
-        model = FactDistribution(facts.num_entities, facts.num_relations, dropout=DROPOUT, seed=seed)
-        warm_start(model, facts, seed=seed)
-        report = fit(model, facts, seed=seed, **FIT)
+        model, report = fit_distribution(facts, seed=seed)
         print(
             f"seed {seed}: held-out {report.held_out_head:.3f} + {report.held_out_tail:.3f} nats, {report.seconds:.0f} s"
         )
@@ -95,8 +91,8 @@ def judge(ratings: Ratings, scores: dict[str, Scores], samples: int) -> Iterator
 
     def shown(what: str, found: Agreement, **rest: Any) -> dict[str, Any]:
         print(f"{what}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]", flush=True)
-        spread = (found.high - found.low) / 2
-        return row(what, found.value, "1", n=len(pairs), spread=spread, **rest) | {"interval": [found.low, found.high]}
+        half = (found.high - found.low) / 2
+        return row(what, found.value, "1", n=len(pairs), half=half, **rest) | {"interval": [found.low, found.high]}
 
     yield shown(
         "Spearman: kinds of subject and object alone", agreement(pairs, lambda k: spearman(same.sum(1)[k], grade[k]))
@@ -157,7 +153,7 @@ def main() -> None:
         row("facts", len(facts), "facts"),
         *judge(ratings, scores, args.samples),
     ]
-    print(save("relsim_judged", "python -m benchmarks.relsim_judged --folder FOLDER", rows, threads=1))
+    print(save("relsim_judged", asked("relsim_judged"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def accuracy(name: str, data: Path, kept: Path | None, rows: Rows) -> None:
         print(f"{case:<34}{seconds:>9.2f}{rmse:>8.3f}{bias:>+13.3f}{rank:>10.5f}{speedup:>9.1f}x")
         rows += [
             row(f"{title} {case}: time", seconds, "s", n=len(drawn)),
-            row(f"{title} {case}: RMSE", rmse, "nats", n=len(drawn), spread=statistics.stdev(error)),
+            row(f"{title} {case}: RMSE", rmse, "nats", n=len(drawn), sd=statistics.stdev(error)),
             row(f"{title} {case}: bias of max", bias, "nats", n=len(drawn)),
             row(f"{title} {case}: Spearman", rank, "1", n=len(drawn)),
         ]

@@ -35,7 +35,7 @@ from tasks.relation_classification.features import spans
 from tasks.relation_classification.scorer import official_macro_f1
 from tasks.relation_classification.task import LinearHead, RelationClassification
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import half_width, holm, paired_row
 
 ARMS = ("none", "facts", "counts", "uniform")
@@ -168,7 +168,7 @@ def measure(name: str, seeds: list[int], folder: Path) -> list[dict[str, Any]]:
         values = {arm: [one[metric] for one in found[arm]] for arm in ARMS}
         for arm in ARMS:
             mean = statistics.mean(values[arm])
-            rows.append(row(f"{name}: {NAMES[arm]}, {metric}", mean, "1", n=len(seeds), spread=half_width(values[arm])))
+            rows.append(row(f"{name}: {NAMES[arm]}, {metric}", mean, "1", n=len(seeds), half=half_width(values[arm])))
         for arm in ARMS[1:]:
             rows.append(paired_row(f"{name}: {NAMES[arm]} minus plain, {metric}", values[arm], values["none"]))
         rows.append(paired_row(f"{name}: {NAMES['facts']} minus equal, {metric}", values["facts"], values["uniform"]))
@@ -196,7 +196,7 @@ def main() -> None:
         holm([entry for entry in rows if "p" in entry and entry["what"].split(": ")[1] == question])
     for entry in rows:
         print(entry["what"], round(entry["value"], 4), entry["spread"])
-    print(save("relsim_margin", "python -m benchmarks.relsim_margin --folder FOLDER", rows, threads=1))
+    print(save("relsim_margin", asked("relsim_margin"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def rows_of(name: str, found: list[dict[str, tuple[float, float]]]) -> list[dict
     held = all(one["mixture"] <= min(one[part] for part in PARTS) for one in _transposed(total))
     rows = []
     for part, values in total.items():
-        spread = statistics.stdev(values) if len(values) > 1 else None
+        sd = statistics.stdev(values) if len(values) > 1 else None
         aim = {"target": f"<= {best}", "met": held} if part == "mixture" else {}
         what = f"{name}: held-out NLL, {part}"
-        rows.append(row(what, statistics.mean(values), "nats a fact", n=len(values), spread=spread, **aim))
+        rows.append(row(what, statistics.mean(values), "nats a fact", n=len(values), sd=sd, **aim))
     for side, label in enumerate(("head", "tail")):
         values = [one["mixture"][side] - min(one[part][side] for part in PARTS) for one in found]
         rows.append(row(f"{name}: mixture less its best part, {label}", statistics.mean(values), "nats", n=len(values)))

@@ -33,7 +33,7 @@ from tasks.kg.config import ModelConfig
 from tasks.kg.scorers import SCORERS
 from tasks.similarity.task import graph_facts
 
-from .common import row, save
+from .common import asked, row, save
 from .paired import half_width, paired_row
 from .relsim_suites import divergence
 
@@ -194,11 +194,11 @@ def main() -> None:
         values = {name: [one[metric] for one in found[name]] for name in arms}
         for name in arms:
             mean = statistics.mean(values[name])
-            rows.append(row(f"{name}, {metric}", mean, "1", n=len(seeds), spread=half_width(values[name])))
+            rows.append(row(f"{name}, {metric}", mean, "1", n=len(seeds), half=half_width(values[name])))
         rows.append(paired_row(f"similarity-aware minus uniform, {metric}", *reversed(values.values())))
     for entry in rows:
         print(entry["what"], round(entry["value"], 4), entry["spread"])
-    print(save("relsim_negatives", "python -m benchmarks.relsim_negatives --folder FOLDER", rows, threads=1))
+    print(save("relsim_negatives", asked("relsim_negatives"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from tasks.data.load import load
 from tasks.similarity.judge import judge
 from tasks.similarity.task import graph_facts
 
-from .common import row, save
+from .common import asked, row, save
 from .relsim_kinds import judge_kinds
 from .relsim_vectors import relation_vectors
 
@@ -144,9 +144,12 @@ def read(lines: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.exists() else []
 
 
-def summarise(lines: Path) -> list[dict[str, Any]]:
+def summarise(lines: Path, suites: list[str], seeds: list[int]) -> list[dict[str, Any]]:
+    """Rows of the finished lines of these suites and seeds."""
     groups: dict[tuple[str, str, str], list[float]] = {}
     for entry in read(lines):
+        if entry["suite"] not in suites or entry["seed"] not in seeds:
+            continue
         for metric, value in entry["metrics"].items():
             groups.setdefault((entry["suite"], entry["scorer"], metric), []).append(value)
     rows = []
@@ -155,11 +158,9 @@ def summarise(lines: Path) -> list[dict[str, Any]]:
         if suite == "kinds" and metric.endswith("accuracy"):
             target = 0.95
         mean = statistics.mean(values)
-        spread = statistics.stdev(values) if len(values) > 1 else None
+        sd = statistics.stdev(values) if len(values) > 1 else None
         met = None if target is None else mean >= target
-        rows.append(
-            row(f"{suite}: {scorer}, {metric}", mean, "1", n=len(values), spread=spread, target=target, met=met)
-        )
+        rows.append(row(f"{suite}: {scorer}, {metric}", mean, "1", n=len(values), sd=sd, target=target, met=met))
     return rows
 
 
@@ -178,8 +179,8 @@ def main() -> None:
         parser.error(f"unknown scorers {sorted(unknown)}, expected {[*COUNTS, 'neural', *VECTORS]}")
     args.folder.mkdir(parents=True, exist_ok=True)
     measure(args, graph_facts(load("FB15k-237")))
-    command = "python -m benchmarks.relsim_suites --folder FOLDER"
-    print(save("relsim_suites", command, summarise(args.folder / "scores.jsonl"), threads=1))
+    rows = summarise(args.folder / "scores.jsonl", args.suites, args.seeds)
+    print(save("relsim_suites", asked("relsim_suites"), rows, threads=1))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def main() -> None:
                 values = [one[metric] for one in scores[geometry]]
                 where = metric.removeprefix("bleu_") if metric.startswith("bleu_") else "test_2016_flickr"
                 what = f"Multi30k en-de, {where}, {name}: {'bleu' if metric.startswith('bleu_') else metric}"
-                spread = round(half_width(values), 3) if len(values) > 1 else None
-                entry = row(what, round(mean(values), 3), UNITS.get(metric, "0 to 100"), n=len(values), spread=spread)
+                half = round(half_width(values), 3) if len(values) > 1 else None
+                entry = row(what, round(mean(values), 3), UNITS.get(metric, "0 to 100"), n=len(values), half=half)
                 rows.append(entry | ({"signature": signature} if metric.startswith("bleu") else {}))
         minutes = [result.values["seconds"]["train"] / 60 for result in results]
         rows.append(
@@ -58,7 +58,7 @@ def main() -> None:
     if len(options.seeds) > 1 and len(scores) == len(GEOMETRIES):
         pairs = ([one["bleu"] for one in scores[geometry]] for geometry in GEOMETRIES)
         rows.append(paired_row("Multi30k en-de, test_2016_flickr: bleu, Lorentz minus Euclidean twin", *pairs))
-    print(save("translation", asked("translation"), rows, threads=1))
+    print(save("translation", asked("translation"), rows, threads=1, note=f"sacreBLEU: {signature}"))
 
 
 if __name__ == "__main__":
