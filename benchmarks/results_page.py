@@ -18,13 +18,10 @@ from typing import Any
 
 from .common import RESULTS
 from .families import FAMILIES
-from .summary import SOURCE, number, summary, table
+from .summary import SOURCE, aim, measured, number, summary, table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-DETAILS = {
-    "what": "what", "value": "value", "unit": "unit", "n": "n", "spread": "deviation", "reference": "reference",
-    "target": "target", "met": "met",
-}  # fmt: skip
+DETAILS = ("what", "value", "unit", "n", "reference", "target", "met")
 MANY = 3  # missed targets of a file that the first page names; beyond, it gives their number
 
 
@@ -73,10 +70,18 @@ def _details(name: str, content: dict[str, Any]) -> str:
     machine = content["machine"]
     made = f"{content['date']}, {machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}"
     made += f", load {machine['load']}" if "load" in machine else ""
-    rows = table(DETAILS.values(), ([_text(row[key]) for key in DETAILS] for row in content["rows"]))
+    rows = table(DETAILS, (_detail(row) for row in content["rows"]))
     title = _title(content["command"])
-    parts = [f"## {name}", *([f"{title}."] if title else []), f"`{content['command']}`", made, rows]
+    left = [remark for row in content["rows"] for remark in row.get("left_out", [])]
+    parts = [f"## {name}", *([f"{title}."] if title else []), f"`{content['command']}`", made]
+    parts += [content["note"]] if "note" in content else []
+    parts += [rows, *(["Left out:", "\n".join(f"- {remark}" for remark in left)] if left else [])]
     return "\n\n".join(parts) + "\n"
+
+
+def _detail(row: dict[str, Any]) -> list[str]:
+    aimed = "" if row["target"] is None else aim(row)
+    return [row["what"], measured(row), row["unit"], str(row["n"]), _text(row["reference"]), aimed, _text(row["met"])]
 
 
 def _link(room: Room, name: str) -> str:
@@ -95,18 +100,13 @@ def _targets(rooms: Iterable[tuple[Room, dict[str, dict[str, Any]]]]) -> list[st
             link = _link(room, name)
             counts.append([link, str(len(judged)), str(len(judged) - len(short)), str(len(short) or "")])
             shown = short if len(short) <= MANY else []
-            missed += [[link, row["what"], _text(row["value"]), _aim(row)] for row in shown]
+            missed += [[link, row["what"], measured(row), aim(row)] for row in shown]
             if not shown and short:
                 missed.append([link, f"{len(short)} of {len(judged)}: marked there", "", ""])
     parts = ["## Targets\n", table(("measurement", "targets", "met", "missed"), counts) + "\n"] if counts else []
     if missed:
         parts += ["### Missed\n", table(("measurement", "what", "value", "target"), missed) + "\n"]
     return parts
-
-
-def _aim(row: dict[str, Any]) -> str:
-    """The target, or what stands for it."""
-    return _text(row["reference"] if row["target"] is None else row["target"])
 
 
 def _sorted(results: Path) -> list[tuple[Room, dict[str, dict[str, Any]]]]:
@@ -126,9 +126,11 @@ def pages(results: Path = RESULTS) -> dict[str, str]:
         "# Results\n",
         "Made by `python -m benchmarks.results_page` from `benchmarks/results/*.json`; every number is the output of the "
         "command beside or above it. *Published* and *reference* are a published or a peer's number, quoted in the source "
-        "file of the command. In a summary a cell is mean ± deviation (seeds); the twin is the Euclidean model of the same "
-        "code and sizes, the flat limit the Lorentz model at a large k; a star marks a control with the Lorentz network's "
-        "settings, not tuned for itself; an empty cell was not measured; times are of one run of ours.\n",
+        "file of the command. A number with a spread is mean ± standard deviation, or, where [95 %] follows, mean ± half of "
+        "its 95 % interval, and in a summary (seeds) beside it. A difference of fewer than five pairs is no claim, whatever "
+        "its interval. The twin is the Euclidean model of the same code and sizes, the flat limit the Lorentz model at a "
+        "large k; a star marks a control with the Lorentz network's settings, not tuned for itself; an empty cell was not "
+        "measured; times are of one run of ours.\n",
         *_targets(rooms),
     ]
     made = {}
@@ -140,7 +142,8 @@ def pages(results: Path = RESULTS) -> dict[str, str]:
                 assert lines, f"no row of {', '.join(found)} is a row of {family.title}"
                 used = [column for column in lines[0] if any(line[column] for line in lines)]
                 cells = ([line[column] for column in used] for line in lines)
-                first += [f"### {family.title}\n", table(used, cells) + "\n"]
+                notes = dict.fromkeys(content["note"] for content in found.values() if "note" in content)
+                first += [f"### {family.title}\n", table(used, cells) + "\n", *(f"{note}\n" for note in notes)]
         listed = (
             [_link(room, name), _title(content["command"]), content["date"], f"`{content['command']}`"]
             for name, content in own.items()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from math import floor, log10
 from typing import Any
 
 from .families import Family
 
-__all__ = ["SOURCE", "cell", "number", "summary", "table"]
+__all__ = ["SOURCE", "aim", "cell", "measured", "number", "summary", "table"]
 
 LABEL, MET, TIME, SOURCE = "data and metric", "met", "time", "all numbers"
 _NOTE = "the Lorentz network's settings"
@@ -27,14 +28,32 @@ def _groups(pattern: str, what: str) -> dict[str, str] | None:
 
 
 def number(value: Any) -> str:
-    """Four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Four digits; a dash for what there is none of."""
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def measured(row: Mapping[str, Any]) -> str:
+    """A value to two digits of its spread, and the spread, which is a standard deviation where nothing else is said."""
+    value, spread = row["value"], row.get("spread")
+    if spread is None:
+        return number(value)
+    places = min(4, max(0, 1 - floor(log10(spread)))) if spread > 0 else 4
+    kind = "" if row["spread_of"] == "SD" else f" [{row['spread_of']}]"
+    return f"{value:.{places}f} ± {f'{spread:.{places}f}' if spread >= 1e-4 else number(spread)}{kind}"
 
 
 def cell(row: Mapping[str, Any], note: str = "") -> str:
-    """Mean, deviation and number of seeds; a star where a control has our settings instead of its own."""
-    spread = f" ± {number(row['spread'])}" if row.get("spread") is not None else ""
-    return f"{number(row['value'])}{spread} ({row['n']})" + ("*" if _NOTE in note else "")
+    """Mean, spread and number of seeds; a star where a control has our settings instead of its own."""
+    return f"{measured(row)} ({row['n']})" + ("*" if _NOTE in note else "")
+
+
+def aim(row: Mapping[str, Any]) -> str:
+    """The target, or the reference that stands for it, and on which side of it a number has to be."""
+    target = row["reference"] if row["target"] is None else row["target"]
+    if not isinstance(target, int | float) or not isinstance(row["value"], int | float):
+        return "" if target is None else number(target)
+    least = "interval" in row or (row["value"] > target) == row["met"]
+    return f"{'≥' if least else '≤'} {number(target)}"
 
 
 def _met(row: Mapping[str, Any]) -> str:
@@ -43,7 +62,7 @@ def _met(row: Mapping[str, Any]) -> str:
     said = "yes" if row["met"] else "**missed**"
     if row["met"] and row.get("interval") and row["value"] < row["target"]:
         said += ", inside the 95 % interval"
-    return said if row["target"] in (None, row["reference"]) else f"{said} (target {number(row['target'])})"
+    return said if row["target"] in (None, row["reference"]) else f"{said} (target {aim(row)})"
 
 
 def summary(family: Family, contents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
