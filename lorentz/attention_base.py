@@ -24,9 +24,9 @@ LOGITS = ("distance", "relative")
 
 @runtime_checkable
 class TokenCache(Protocol):
-    """Keys and values of tokens already seen, as ``LorentzCache`` holds them."""
+    """Keys and values of tokens already seen, as ``LorentzCache`` holds them; the length may be a tensor."""
 
-    length: int
+    length: int | Tensor
     fixed: bool
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -232,17 +232,17 @@ class DistanceAttention(nn.Module):
         if value is not None and key is not None and value.shape != key.shape:
             raise ValueError(f"every key has one value; got key {tuple(key.shape)} and value {tuple(value.shape)}")
 
-    def _arrange(self, heads: Tensor, offset: int | None) -> Tensor:
+    def _arrange(self, heads: Tensor, offset: int | Tensor | None) -> Tensor:
         """Heads' points (..., s, h, size + 1) as (b, h, s, size + 1), rotated by position where an `offset` is given."""
         *batch, length, count, size = heads.shape
         heads = heads.reshape(prod(batch), length, count, size).transpose(1, 2)
         if offset is None or self.rotary_base is None:
             return heads
-        positions = torch.arange(offset, offset + length, device=heads.device)
+        positions = torch.arange(length, device=heads.device) + offset
         return torch.cat([heads[..., :1], rotate(heads[..., 1:], positions, base=self.rotary_base)], -1)
 
     def _project(
-        self, query: Tensor, key: Tensor | None, value: Tensor | None, cache: TokenCache | None, offset: int
+        self, query: Tensor, key: Tensor | None, value: Tensor | None, cache: TokenCache | None, offset: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (times negative, everything times 2 / scale), keys and values, each (b, h, length, size + 1)."""
         cross = key is not None

@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["causal_mask", "join_masks"]
 
 
-def causal_mask(queries: int, keys: int, offset: int, device: torch.device) -> Tensor:
+def causal_mask(queries: int, keys: int, offset: int | Tensor, device: torch.device) -> Tensor:
     """(queries, keys): whether query i, the token at position offset + i, may see key j."""
     return torch.arange(keys, device=device) <= torch.arange(queries, device=device)[:, None] + offset
 
@@ -20,7 +20,7 @@ def join_masks(
     padding: Tensor | None,
     *,
     causal: bool,
-    offset: int,
+    offset: int | Tensor,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device,
@@ -58,9 +58,9 @@ def join_masks(
             bias = mask.to(dtype) if bias is None else bias + mask.to(dtype)
             mask = ~(mask <= torch.finfo(mask.dtype).min / 2)
         keep = mask if keep is None else keep & mask
+    if keys == 0:
+        return None, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), False
     if keep is None:
-        if keys == 0:
-            return None, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device), False
         if causal and offset:
             return causal_mask(length, keys, offset, device), None, False
         return None, None, causal

@@ -103,7 +103,8 @@ class Riemannian(torch.optim.Optimizer):
                 for p in group["params"]:
                     if p.grad is None:
                         continue
-                    if p in self._manifolds or p.grad.is_sparse:
+                    counts = self.state[p].get("step")  # one a row, once a gradient was sparse
+                    if p in self._manifolds or p.grad.is_sparse or (counts is not None and counts.ndim):
                         stopped += self._rows(p, group)
                     else:
                         plain.append(p)

@@ -40,10 +40,11 @@ class PointParameters(nn.Module):
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """As for every module: points that take the place of others are points of the manifold too."""
-        replaced = self._parameters.get(name) is not None
+        known = self.__dict__.setdefault("_registered", set())
         super().register_parameter(name, param)
-        if replaced and param is not None:
+        if name in known and param is not None:
             self._tag()
+        known.add(name)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

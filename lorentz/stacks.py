@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -70,7 +71,7 @@ class _Stack(nn.Module):
         **options: Any,
     ) -> Tensor:
         """Through all layers; `each` are options of one layer, `seen` takes the points and the weights."""
-        again = self.gradient_checkpointing and self.training
+        again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if again and any(value is not None for own in each for value in own.values()):
             raise ValueError("layers that are computed again would fill a cache twice; train without caches")
         for layer, own in zip(self.layers, each, strict=True):

@@ -187,6 +187,9 @@ class Rotation(nn.Module):
         # model.to(bfloat16) must not round an orthogonal matrix.
         kept = self.base
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if kept.is_meta and not self.base.is_meta:  # to_empty(): reset_parameters() does not know of it
+            self.base = torch.eye(self.dim - 1, device=self.base.device, dtype=self.base.dtype)
+            kept = self.base
         if self.base.dtype in (torch.float16, torch.bfloat16):
             self.base = kept.to(self.base.device, torch.promote_types(kept.dtype, torch.float32))
         return self

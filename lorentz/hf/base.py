@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import torch
@@ -88,6 +89,12 @@ class LorentzPreTrainedModel(PreTrainedModel):
         if isinstance(module, LorentzLinear | EuclideanLinear | LorentzClassifier | EuclideanClassifier):
             if fresh:
                 module.reset_parameters()
+                return
+            # A weight that was loaded, or is tied to one, leaves what a checkpoint may lack.
+            if module.bias is not None:
+                init.zeros_(module.bias)
+            if isinstance(module, LorentzLinear) and module.log_scale is not None:
+                init.constant_(module.log_scale, log(module.scale))
         elif isinstance(module, nn.Embedding | LearnedPositions):
             init.normal_(module.weight, 0.0, self.config.initializer_range)
             padding: Any = getattr(module, "padding_idx", None)

@@ -29,9 +29,10 @@ class LayerCache:
         self.cache = both.cross_attention_cache if fixed else both.self_attention_cache
 
     @property
-    def length(self) -> int:
-        """Tokens stored."""
-        length: int = self.cache.get_seq_length(self.layer)
+    def length(self) -> int | Tensor:
+        """Tokens stored, as of now: a static cache gives a tensor that it counts on."""
+        length: int | Tensor = self.cache.get_seq_length(self.layer)
+        length = length.clone() if isinstance(length, Tensor) else length
         return length if not self.fixed or self.both.is_updated.get(self.layer) else 0
 
     def read(self) -> tuple[Tensor, Tensor]:

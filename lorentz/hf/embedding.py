@@ -67,7 +67,7 @@ class TokenEmbedding(PointParameters):
         inputs_embeds: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        offset: int = 0,
+        offset: int | Tensor = 0,
     ) -> Tensor:
         """Points (batch, length, hidden_size) of token ids, or of space coordinates, from position `offset` on."""
         if (input_ids is None) == (inputs_embeds is None):
@@ -77,8 +77,9 @@ class TokenEmbedding(PointParameters):
             inputs_embeds = self.word(input_ids)
         space, length = inputs_embeds, inputs_embeds.shape[1]
         if self.token_type is not None:
-            first = self.token_type.weight[0]
-            space = space + (first if token_type_ids is None else self.token_type(token_type_ids))
+            if token_type_ids is None:
+                token_type_ids = torch.zeros(1, dtype=torch.int64, device=space.device)
+            space = space + self.token_type(token_type_ids)
         space = space + self._positions(position_ids, length, offset, space) if self.position is not None else space
         if self.kind == "rotary" and position_ids is not None:
             raise ValueError('position_embedding_type="rotary" counts positions itself and takes no position_ids')
@@ -88,10 +89,10 @@ class TokenEmbedding(PointParameters):
         geometry = geometry_of(self.manifold)
         return self.manifold.lift(self.dropout(geometry.space_of(x))) if self.training and self.dropout.p else x
 
-    def _positions(self, position_ids: Tensor | None, length: int, offset: int, like: Tensor) -> Tensor:
+    def _positions(self, position_ids: Tensor | None, length: int, offset: int | Tensor, like: Tensor) -> Tensor:
         assert self.position is not None
         if position_ids is None:
-            position_ids = torch.arange(offset, offset + length, device=like.device)
+            position_ids = torch.arange(length, device=like.device) + offset
             if self.kind == "learned" and offset + length > self.max_length:
                 raise ValueError(
                     f"got {offset + length} tokens, and there are {self.max_length} learned positions: truncate, raise "

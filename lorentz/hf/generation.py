@@ -66,7 +66,7 @@ class LorentzForConditionalGeneration(VocabularyModel, GenerationMixin):
         With labels and no decoder inputs, those are the labels shifted by one.
         """
         if labels is not None:
-            use_cache = False
+            use_cache = False  # no new one
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = shift_right(labels, self.config)
         found = self.model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["split_mask"]
+__all__ = ["seen_keys", "split_mask"]
 
 
 def split_mask(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -27,3 +27,12 @@ def split_mask(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     seen = mask == 1
     counts = (seen | (mask == 0)).all() & seen.any()  # a tensor: no device waits, and a graph has no branch
     return None, torch.where(counts, torch.where(seen, 0.0, -torch.inf).to(mask), mask)
+
+
+def seen_keys(mask: Tensor | None) -> Tensor | None:
+    """Keys (batch, keys) that some query of some head sees, by a mask as :func:`split_mask` takes it."""
+    padding, square = split_mask(mask)
+    if square is None:
+        return padding
+    seen = square if square.dtype == torch.bool else square > torch.finfo(square.dtype).min / 2
+    return seen.flatten(1, -2).any(1)

@@ -18,7 +18,7 @@ from .cache import CACHE, layer_caches, new_cache, one_cache
 from .configuration import LorentzConfig
 from .conversion import convert
 from .embedding import TokenEmbedding
-from .masks import split_mask
+from .masks import seen_keys, split_mask
 
 __all__ = ["LorentzDecoder", "LorentzEncoder", "LorentzModel"]
 
@@ -219,11 +219,12 @@ class LorentzModel(LorentzPreTrainedModel):
         ----------
         input_ids, token_type_ids, position_ids : int, shape (batch, length)
         attention_mask : shape (batch, length), not 0 is a token; or (batch, length, length) or (batch, heads, length,
-            length), bool, 0 and 1 of any dtype, or additive floats
+            length), bool, 0 and 1 of any dtype, or additive floats. A decoder sees the tokens that any token sees.
         inputs_embeds : space coordinates (batch, length, hidden_size - 1), in place of `input_ids`
         decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, use_cache : as in transformers, for
             an encoder-decoder
-        past_key_values, cache : the cache, by the name that transformers gives it before 5.24 and from there on
+        past_key_values, cache : the cache, by the name that transformers gives it before 5.24 and from there on; one that is
+            given is used, and `use_cache` says whether there is a new one where none is
         output_attentions, output_hidden_states, return_dict : as in transformers
         """
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -253,8 +254,8 @@ class LorentzModel(LorentzPreTrainedModel):
             decoder_inputs_embeds,
             encoder_outputs.last_hidden_state,
             attention_mask=decoder_attention_mask,
-            memory_mask=attention_mask,
-            past_key_values=(new_cache() if past is None else past) if caching else None,
+            memory_mask=seen_keys(attention_mask),
+            past_key_values=new_cache() if past is None and caching else past,
             **asked,
         )
         output = Seq2SeqModelOutput(

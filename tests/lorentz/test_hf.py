@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -391,3 +392,63 @@ def test_labels_of_any_whole_number() -> None:
     given = batch(model)
     losses = [model(**given, labels=given["input_ids"].to(dtype)).loss for dtype in (torch.int64, torch.int32)]
     assert torch.equal(*losses)
+
+
+@pytest.fixture
+def filled() -> Iterator[None]:
+    """Memory that nothing has written to holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@geometries
+@pytest.mark.parametrize("kind", [LorentzForMaskedLM, LorentzForConditionalGeneration], ids=lambda kind: kind.__name__)
+def test_a_head_of_tied_weights_starts_with_no_bias(kind: type, geometry: str, tmp_path: Path, filled: None) -> None:
+    decoder = kind is LorentzForConditionalGeneration
+    options = {"geometry": geometry, "is_encoder_decoder": decoder}
+    made(LorentzModel, **options).save_pretrained(tmp_path / "backbone")
+    loaded = kind.from_pretrained(tmp_path / "backbone")
+    assert torch.equal(loaded.lm_head.bias, torch.zeros(60))
+    loaded.lm_head.bias.data.fill_(3.0)
+    loaded.save_pretrained(tmp_path / "whole")
+    assert torch.equal(kind.from_pretrained(tmp_path / "whole").lm_head.bias, torch.full((60,), 3.0))
+    other = kind.from_pretrained(tmp_path / "whole", vocab_size=50, ignore_mismatched_sizes=True)
+    assert torch.equal(other.lm_head.bias, torch.zeros(50))
+
+
+def test_a_scale_that_a_checkpoint_lacks_starts_where_it_does_anew(tmp_path: Path, filled: None) -> None:
+    model = made(LorentzModel)
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    lost = [name for name in state if name.endswith("log_scale")]
+    assert lost
+    save_file(
+        {name: value for name, value in state.items() if name not in lost},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    loaded, fresh = (one.state_dict() for one in (LorentzModel.from_pretrained(tmp_path), made(LorentzModel)))
+    assert all(torch.equal(loaded[name], fresh[name]) for name in lost)
+
+
+@torch.no_grad()
+def test_layers_are_not_computed_again_without_gradients() -> None:
+    model = made(LorentzForConditionalGeneration).train()
+    model.model.encoder.stack.gradient_checkpointing = model.model.decoder.stack.gradient_checkpointing = True
+    ids = batch(model)["input_ids"]
+    assert model(ids, decoder_input_ids=ids).logits.isfinite().all()
+    assert model.generate(ids, max_new_tokens=3).shape[1] == 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [LorentzModel, LorentzForMaskedLM], ids=lambda kind: kind.__name__)
+def test_weights_may_lie_elsewhere_until_they_are_used(kind: type) -> None:
+    from accelerate import cpu_offload
+
+    model = made(kind).eval()
+    ids = batch(model)["input_ids"]
+    want = model(ids)[0]
+    cpu_offload(model, torch.device("cpu"))
+    assert torch.equal(model(ids)[0], want)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.utils import logging
 
 from lorentz.hf import LorentzConfig, LorentzForConditionalGeneration
@@ -145,3 +145,50 @@ def test_a_cache_of_a_decoder_alone_takes_the_tokens() -> None:
         found = model(**given, past_key_values=cache)
     torch.testing.assert_close(found.logits, model(**given).logits)
     assert cache.get_seq_length() == 1 and isinstance(getattr(found, CACHE), EncoderDecoderCache)
+
+
+@both
+@torch.no_grad()
+def test_a_static_cache_is_one_that_grows(geometry: str) -> None:
+    model = made(geometry=geometry)
+    ids, mask = source()
+    target = torch.randint(3, 40, (3, 7), generator=torch.Generator().manual_seed(2))
+    want = model(ids, mask, decoder_input_ids=target, use_cache=False).logits
+    static = [StaticCache(model.config, max_cache_len=size) for size in (9, ids.shape[1])]
+    cache, parts = EncoderDecoderCache(*static), target.split([3, 1, 1, 2], 1)
+    steps = [model(ids, mask, decoder_input_ids=part, **{CACHE: cache}, use_cache=True).logits for part in parts]
+    torch.testing.assert_close(torch.cat(steps, 1), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["gradients", "use_cache=False", "labels"])
+def test_a_cache_that_is_given_is_used(way: str) -> None:
+    model = made()
+    ids, mask = source()
+    target = torch.randint(3, 40, (3, 5), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        want = model(ids, mask, decoder_input_ids=target, use_cache=False).logits[:, 4:]
+        cache = model(ids, mask, decoder_input_ids=target[:, :4], use_cache=True)[CACHE]
+    options = {"labels": {"labels": target[:, 4:]}, "use_cache=False": {"use_cache": False}}.get(way, {})
+    got = model(ids, mask, decoder_input_ids=target[:, 4:], **{CACHE: cache}, **options).logits
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert got.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["3-d", "bool", "additive"])
+def test_a_decoder_sees_what_a_square_mask_lets_any_token_see(form: str) -> None:
+    model = made()
+    ids, _ = source()
+    square = torch.ones(3, 6, 6)
+    square[:, :3, 3:], square[:, 3:, :3], square[1, :, 5] = 0, 0, 0  # two packed texts, and one token of padding
+    mask = {
+        "3-d": square,
+        "bool": square.bool()[:, None],
+        "additive": square.log().clamp(min=torch.finfo(torch.float32).min)[:, None],
+    }[form]
+    encoded = model.get_encoder()(ids, mask)
+    kept = torch.ones_like(ids)
+    kept[1, 5] = 0
+    for target in (ids, ids[:, :4]):
+        want = model(attention_mask=kept, encoder_outputs=encoded, decoder_input_ids=target).logits
+        torch.testing.assert_close(model(ids, mask, decoder_input_ids=target).logits, want)

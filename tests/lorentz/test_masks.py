@@ -60,3 +60,12 @@ def test_zeros_and_ones_hide_tokens_whatever_their_dtype(dims: int, decoder: boo
         torch.testing.assert_close(run(mask), run(torch.ones_like(keep)), rtol=1e-6, atol=1e-6)
     bias = 3 * torch.rand(keep.shape)  # numbers to add
     assert not torch.allclose(run(bias), run(torch.ones_like(keep)), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "mask", [None, torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1)], ids=["none", "bool", "additive"]
+)
+def test_without_keys_there_is_the_origin(mask: torch.Tensor | None) -> None:
+    attend, x = LorentzMultiheadAttention(9, 2, manifold=Lorentz()), Lorentz().lift(torch.randn(2, 4, 8))
+    assert torch.equal(attend(x, x[:, :0], attn_mask=mask), attend.manifold.origin(2, 4, 9))

@@ -123,3 +123,18 @@ def test_moments_of_low_precision_points_are_float32_also_when_loaded(dtype: tor
         assert value.dtype == torch.float32
         assert torch.equal(value, loaded.state[other.weight][name])
     assert torch.equal(layer.weight, other.weight)
+
+
+@pytest.mark.parametrize("points", [True, False])
+def test_a_dense_step_follows_a_sparse_one(points: bool) -> None:
+    layer = (table(6, sparse=True) if points else nn.Embedding(6, 4, sparse=True)).double()
+    optimizer = RiemannianAdam(layer.parameters(), lr=0.1)
+    layer(torch.tensor([1, 2])).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    before = layer.weight.detach().clone()
+    layer.weight.square().sum().backward()
+    optimizer.step()
+    assert ((layer.weight != before).any(1)).all() and layer.weight.isfinite().all()
+    state = optimizer.state[layer.weight]
+    assert state["step"].flatten().tolist() == [1, 2, 2, 1, 1, 1]

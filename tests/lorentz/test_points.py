@@ -87,3 +87,18 @@ def test_a_star_import_leaves_the_standard_math_alone() -> None:
     exec("import math\nfrom lorentz import *\nimport lorentz.math", names)
     assert names["math"] is math and names["Lorentz"] is Lorentz
     assert lorentz.math.lift(torch.tensor([0.0, 0.0])).tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_points_that_were_made_of_others_are_marked_when_they_are_points_again(name: str) -> None:
+    build, attribute = MARKED[name]
+    manifold = Lorentz()
+    layer = build(manifold)
+    if getattr(layer, attribute).ndim > 1:
+        nn.utils.parametrizations.weight_norm(layer, attribute)
+        nn.utils.parametrize.remove_parametrizations(layer, attribute)
+    else:
+        kept = getattr(layer, attribute)
+        delattr(layer, attribute)
+        layer.register_parameter(attribute, nn.Parameter(kept.detach()))
+    assert getattr(layer, attribute).manifold is manifold

@@ -75,3 +75,12 @@ def test_what_does_not_fit_is_refused() -> None:
         rotation_matrix(torch.zeros(3), parametrisation="euler")
     with pytest.raises(ValueError, match="5 coordinates take an angle for each of their 2 pairs, at least one; got 3"):
         givens(torch.zeros(1, 5), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
+def test_a_rotation_without_memory_starts_as_others_do(parametrisation: str) -> None:
+    with torch.device("meta"):
+        layer = Rotation(6, manifold=Lorentz(2.0), parametrisation=parametrisation)
+    layer.to_empty(device="cpu")
+    layer.reset_parameters()
+    torch.testing.assert_close(layer.matrix(), torch.eye(5))
