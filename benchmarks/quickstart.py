@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 from relsim import read_openie, redundancy
 from tasks.data.embedded import truth
-from tasks.quickstart import average_precisions, found_kinds
+from tasks.quickstart import average_precisions, found_kinds, merges
 
 from .common import asked, row, save
 
@@ -36,7 +36,11 @@ def main() -> None:
         for name, score in average_precisions(result, truth()):
             rows.append(row(f"average precision for the planted synonyms, {name}", round(score, 3), "0 to 1"))
         for kind, (hits, count) in found_kinds(result, truth()).items():
-            rows.append(row(f"planted pairs called {kind}", hits, f"of {count}"))
+            rows.append(row(f"planted pairs called {kind}, of {count}", hits, "pairs"))
+        kinds, wrong = merges(result, truth())
+        for kind, count in kinds.items():
+            rows.append(row(f"pairs called equivalent that were planted {kind}", count, "pairs"))
+        rows.append(row("phrases rewritten to one of another meaning", len(wrong), "phrases"))
         scores: dict[str, list[float]] = {}
         for path in sorted(out.glob("runs/*/seed*/result.json")):
             values = json.loads(path.read_text(encoding="utf-8"))

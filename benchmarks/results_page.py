@@ -125,8 +125,9 @@ def pages(results: Path = RESULTS) -> dict[str, str]:
     first = [
         "# Results\n",
         "Made by `python -m benchmarks.results_page` from `benchmarks/results/*.json`; every number is the output of the "
-        "command beside or above it. *Published* and *reference* are a published or a peer's number, quoted in the source "
-        "file of the command. A number with a spread is mean ± standard deviation, or, where [95 %] follows, mean ± half of "
+        "command beside or above it, in which FOLDER is a place of yours (`--converted`: what `benchmarks.conversion` "
+        "leaves). *Published* and *reference* are a published or a peer's number, quoted in the source file of the command. "
+        "A number with a spread is mean ± standard deviation, or, where [95 %] follows, mean ± half of "
         "its 95 % interval, and in a summary (seeds) beside it. A difference of fewer than five pairs is no claim, whatever "
         "its interval. The twin is the Euclidean model of the same code and sizes, the flat limit the Lorentz model at a "
         "large k; a star marks a control with the Lorentz network's settings, not tuned for itself; an empty cell was not "

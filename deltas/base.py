@@ -19,7 +19,7 @@ from .options import coerce
 from .precision import dtype_of_part
 from .space import Space, space_of
 
-__all__ = ["Combination", "Delta", "Site", "methods_of"]
+__all__ = ["Combination", "Delta", "Site", "methods_of", "reads_past"]
 
 KINDS = ("linear", "attention", "embeddings", "activation", "parameters")
 
@@ -222,12 +222,22 @@ def _refuse_bypassed(host: Host, place: Place) -> None:
             f"{place.path} belongs to torch's nn.MultiheadAttention, which reads the weight and never calls the layer: a "
             "delta there would do nothing. Use an attention with linear layers of its own, or other roles"
         )
+    if reads_past(parent, place.path.rpartition(".")[2]):
+        raise DeltaError(
+            f"{place.path} belongs to a {type(parent).__name__}, which reads the weight and never calls the layer: a delta "
+            "there would do nothing. Name other roles"
+        )
     fast = torch.backends.mha.get_fastpath_enabled()
     if isinstance(parent, nn.TransformerEncoderLayer) and fast:
         raise DeltaError(
             f"{place.path} belongs to torch's nn.TransformerEncoderLayer, which in evaluation reads the weights past their "
             "layers: call torch.backends.mha.set_fastpath_enabled(False) first"
         )
+
+
+def reads_past(parent: nn.Module, leaf: str) -> bool:
+    """Whether a module multiplies by the weight of its linear layer `leaf` itself: the step sizes of Mamba."""
+    return leaf == "dt_proj" and "Mamba" in type(parent).__name__
 
 
 def _refuse_unequal(host: Host, place: Place) -> None:

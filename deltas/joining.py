@@ -54,8 +54,7 @@ class Junction(Joint):
                 "give its argument that name"
             )
         self.absolute = bool(positions) or hasattr(entry, "position_embeddings")
-        counts = inspect.signature(type(entry).forward).parameters
-        self.start = next((name for name in FIRST_POSITION if name in counts), None)
+        self.start = _start(entry)
         self.limit = _limit(owner, entry, positions)
         table_forward = type(owner.get_submodule(positions)).forward if positions else nn.Identity.forward
         # Whether positions count the tokens that are not masked.
@@ -116,9 +115,11 @@ class Junction(Joint):
         if n and getattr(cache, "is_compileable", False):
             raise DeltaError(f"{self.path}: tokens of the input need a cache that grows, such as DynamicCache")
         mask = given.get("attention_mask")
+        ids, x = given.get("input_ids"), given.get("inputs_embeds")
+        if n:
+            self._continues(given, past, n, ids if x is None else x)
         if n and mask is not None:
             given["attention_mask"] = self._mask(mask, n)
-        ids, x = given.get("input_ids"), given.get("inputs_embeds")
         self._fits(ids if x is None else x, extra + (n if self.shifted else 0))
         if self.words or self.shifted:
             if x is None:
@@ -127,6 +128,9 @@ class Junction(Joint):
                 x = table(ids)
             self._positions(given, n, extra, past, x, mask)
             if n and not past:
+                if mask is None and "attention_mask" in self.arguments and self.absolute and not self.shifted:
+                    # Tokens without positions of their own look like texts packed one after another where no mask is.
+                    given["attention_mask"] = torch.ones(x.shape[0], n + x.shape[1], dtype=torch.int64, device=x.device)
                 given["input_ids"], given["inputs_embeds"] = None, torch.cat([self.tokens(x), x], 1)
                 self._types(given, n)
                 self.total = n + x.shape[1]
@@ -142,6 +146,22 @@ class Junction(Joint):
             raise DeltaError(
                 f"{x.shape[1]} tokens moved by {moved} positions pass the {self.limit} positions of {self.path}: "
                 'truncate the input, or use positions="kept"'
+            )
+
+    def _continues(self, given: dict[str, Any], past: int, n: int, x: Tensor | None) -> None:
+        """Refuse a cache of which ``generate`` took our tokens for those of the text."""
+        mask, positions = given.get("attention_mask"), given.get("position_ids")
+        if not past or x is None or x.shape[1] == 1:  # one token is a step, and waits for no device
+            return
+        if mask is not None:
+            taken = mask.ndim == 2 and mask.shape[1] != past - n + x.shape[1]
+        else:
+            taken = positions is not None and int(positions[..., 0].min()) == past
+        if taken:
+            raise DeltaError(
+                f"{self.path} got {x.shape[1]} tokens after a cache of {past}, of which {n} are a delta's: generate() takes "
+                "those for tokens of the text and leaves as many of it out. Start every turn from an empty cache, with the "
+                "whole text"
             )
 
     def _mask(self, mask: Tensor, n: int) -> Tensor:
@@ -164,6 +184,11 @@ class Junction(Joint):
         if not self.words and ids is None:
             self.shift = extra  # the embedding layer counts
             return
+        if n and ids is not None and mask is None and not past and bool((ids.diff(dim=-1) < 0).any()):
+            raise DeltaError(
+                f"{self.path} got position_ids that begin anew, as of texts packed into one row, and tokens of a delta would "
+                "stand before the first text alone: give a text a row and an attention_mask, or use PrefixTuning"
+            )
         seen = max(past - n, 0)
         if ids is None and self.of_mask and mask is not None and mask.ndim == 2:
             ids = (mask.long().cumsum(-1) * mask.long() - 1)[:, seen:]
@@ -198,8 +223,7 @@ class Junction(Joint):
         """Pre-hook of an embedding layer: let it count positions from a later one."""
         if not self.shift:
             return None
-        if self.start is None:
-            raise DeltaError(f'{type(entry).__name__} counts positions from 0 alone: use positions="kept"')
+        assert self.start is not None, "insert() refuses such an entry"
         return args, {**kwargs, self.start: kwargs.get(self.start, 0) + self.shift}
 
     def embed(self, entry: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -233,6 +257,12 @@ class Junction(Joint):
             return value
         rest = value[..., self.first + self.live :, :]
         return torch.cat([value[..., : self.first, :], rest], -2) if self.first else rest
+
+
+def _start(entry: nn.Module) -> str | None:
+    """Argument by which an embedding layer takes its first position."""
+    counts = inspect.signature(type(entry).forward).parameters
+    return next((name for name in FIRST_POSITION if name in counts), None)
 
 
 def _limit(owner: nn.Module, entry: nn.Module, positions: str) -> int | None:
@@ -278,6 +308,9 @@ def insert(owner: nn.Module, key: str, part: nn.Module, names: tuple[str, ...], 
             f'positions="shifted" is for models that take position_ids: {path or "this model"}, a {type(owner).__name__}, '
             'does not. Use positions="kept"'
         )
+    entry = owner.get_submodule(names[0])
+    if part.shift and entry is not table_of(entry) and _start(entry) is None:
+        raise DeltaError(f'{type(entry).__name__} counts positions from 0 alone: use positions="kept"')
     junction = owner._modules.get("deltas")
     if not isinstance(junction, Junction):
         junction = Junction(owner, names, path)

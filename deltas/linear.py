@@ -156,13 +156,13 @@ class Junction(Joint):
         for part in self.active:
             seen = in_dtype_of(part, h)
             found = part.before(host, seen)
-            h = found if seen is h else found.to(h.dtype)
+            h = found.to(h.dtype)  # autocast may have computed it in another
         return h
 
     def _finish(self, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
         for part in self.active:
             if (more := _padded(part, host, h, z.shape[-1])) is not None:
-                z = z + more
+                z = z + more.to(z.dtype)
             if type(part).after is not LinearPart.after:
                 if part.rows is None:
                     z = _after(part, host, h, z)
@@ -194,9 +194,7 @@ def _addend(part: LinearPart, host: nn.Module, h: Tensor) -> Tensor | None:
 
 def _after(part: LinearPart, host: nn.Module, h: Tensor, z: Tensor) -> Tensor:
     """What a part makes of z, computed in its own dtype and given in that of z."""
-    seen = in_dtype_of(part, z)
-    found = part.after(host, in_dtype_of(part, h), seen)
-    return found if seen is z else found.to(z.dtype)
+    return part.after(host, in_dtype_of(part, h), in_dtype_of(part, z)).to(z.dtype)
 
 
 def _padded(part: LinearPart, host: nn.Module, h: Tensor, size: int) -> Tensor | None:

@@ -24,13 +24,23 @@ STUDIES = {
 }
 
 
+RUN_OPTIONS = """options of every task:
+  --config RECIPE    a recipe (hyrel ls recipes), or a config.yaml of a run; options on the command line win over it
+  --seeds 0,1,2      one run a seed, in the place of --seed; also 0-4
+  --runs FOLDER      where the folders of runs are made (runs)
+  --out FOLDER       the folder of the run itself, of one seed
+  --data-dir FOLDER  where data sets lie (then HYREL_DATA, then the user's cache)
+  --quiet            no progress
+"""
+
+
 def _out(text: str) -> None:
     if rank_of_process():  # of several that a launcher started, one speaks
         return
     print(text)  # noqa: T201 (the command line's output)
 
 
-def _run(options: argparse.Namespace, rest: list[str]) -> None:
+def _run(options: argparse.Namespace, rest: list[str]) -> int | None:
     from .api import TASKS, Result, run
     from .registry import lookup
 
@@ -40,10 +50,10 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         lookup({**TASKS, **STUDIES}, options.task, kind="task")
     if options.task in STUDIES:
         _run_study(options, rest)
-        return
+        return None
     if options.task is None or {"-h", "--help"} & set(rest):
         _run_help(options.task)
-        return
+        return None if {"-h", "--help"} & set(rest) else 2
     seeds: list[int | None] = [None] if options.seeds is None else list(parse_seeds(options.seeds))
     if options.seeds is not None and any(word.split("=")[0] == "--seed" for word in rest):
         raise UsageError("--seed and --seeds are given, expected one of them")
@@ -75,6 +85,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
         _show(result.folder, dict(result.values["metrics"]["test"]))
     if failed:
         raise RunError(f"{len(failed)} of {len(seeds)} seeds failed, as said above: {', '.join(map(str, failed))}")
+    return None
 
 
 def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
@@ -84,7 +95,12 @@ def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
     if {"-h", "--help"} & set(rest):
         from .config import describe_options
 
-        _out("beside the options below: --seeds 0,1,2  --runs FOLDER  --data-dir FOLDER\n")
+        _out(f"usage: hyrel run {options.task} [OPTION ...] [--TASK-OPTION VALUE ...]\n")
+        _out(
+            "".join(
+                line for line in RUN_OPTIONS.splitlines(True) if re.search("--(seeds|runs|data-dir) |^options", line)
+            )
+        )
         _out(describe_options(named(config), prog=f"hyrel run {options.task}"))
         return
     if options.out or options.config:
@@ -100,8 +116,8 @@ def _show(folder: Path, metrics: dict[str, float]) -> None:
 def _run_help(task: str | None) -> None:
     from .api import TASKS, option_help
 
-    _out("usage: hyrel run TASK [--config RECIPE] [--seeds 0,1,2] [--runs FOLDER | --out FOLDER] [--data-dir FOLDER]")
-    _out("                 [--quiet] [--OPTION VALUE ...]\n")
+    _out("usage: hyrel run TASK [OPTION ...] [--TASK-OPTION VALUE ...]\n")
+    _out(RUN_OPTIONS)
     if task is None:
         _out(f"tasks: {', '.join([*TASKS, *STUDIES])}. `hyrel run TASK --help` shows a task's options.")
     else:

@@ -131,7 +131,8 @@ def _varying(groups: Sequence[_Group]) -> set[str]:
     return {key for key in keys if len({str(config.get(key, "default")) for config in configs}) > 1}
 
 
-def _warn(groups: Mapping[str, _Group]) -> list[str]:
+def _warn(groups: Mapping[str, _Group]) -> tuple[list[str], set[str]]:
+    """Warnings of data that differ, and the names of data of which rows are not comparable."""
     seen: dict[str, set[tuple[str, str]]] = defaultdict(set)
     warnings = []
     for digest, group in groups.items():
@@ -140,12 +141,12 @@ def _warn(groups: Mapping[str, _Group]) -> list[str]:
             warnings.append(f"the runs of configuration {digest[:8]} differ in data hash or split: do not average them")
         for result in group.results.values():
             seen[result["data"]["name"]] |= marks
+    unequal = {name: len(marks) for name, marks in seen.items() if len(marks) > 1}
     warnings += [
-        f"runs on {name} used {len(marks)} different contents or splits of it: their rows are not comparable"
-        for name, marks in seen.items()
-        if len(marks) > 1
+        f"runs on {name} used {count} different contents or splits of it: their rows are not comparable"
+        for name, count in unequal.items()
     ]
-    return warnings
+    return warnings, set(unequal)
 
 
 def _metric(group: _Group, metric: str | None) -> str:
@@ -181,19 +182,23 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
     groups, left = _with_metric(groups, metric)
     metrics = {digest: _metric(group, metric) for digest, group in groups.items()}
     several = len({name for name in metrics.values() if name}) > 1
-    every_seed = {seed for group in groups.values() for seed in [*group.results, *group.unfinished]}
     varying = _varying(list(groups.values()))
+    warned, unequal = _warn(groups)
     means: dict[str, float] = {}
-    best: dict[tuple[str, str], float] = {}
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     for digest, group in groups.items():
+        data = _label(group.config, "data", varying)
+        seeds[str(group.config.get("task")), data] |= {*group.results, *group.unfinished}
         if group.results:
             means[digest] = mean(_scores(group, metrics[digest]))
-            key = _label(group.config, "data", varying), metrics[digest]
-            best[key] = max(best.get(key, float("-inf")), _sign(metrics[digest]) * means[digest])
+            found[data, metrics[digest]].append(_sign(metrics[digest]) * means[digest])
     rows = []
     for digest, group in groups.items():
         name, values = metrics[digest], _scores(group, metrics[digest])
-        top = values and _sign(name) * means[digest] == best[_label(group.config, "data", varying), name]
+        data = _label(group.config, "data", varying)
+        others = found[data, name]  # the best of several that are comparable
+        top = values and len(others) > 1 and data not in unequal and _sign(name) * means[digest] == max(others)
         rows.append(
             [
                 *(_label(group.config, option, varying) for option in by),
@@ -202,7 +207,7 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
                 len(values),
                 means.get(digest),
                 stdev(values) if len(values) > 1 else None,
-                ",".join(map(str, sorted(every_seed - set(group.results)))),
+                ",".join(map(str, sorted(seeds[str(group.config.get("task")), data] - set(group.results)))),
                 bool(top),
             ]
         )
@@ -210,7 +215,7 @@ def compare_results(paths: Sequence[Path], *, by: Sequence[str], metric: str | N
     best_rows = frozenset(place for place, row in enumerate(rows) if row.pop())
     columns = ["metric", "n", "score"] if several else ["n", next(name for name in metrics.values() if name)]
     columns = [*by, "config", *columns, "deviation", "missing seeds"]
-    return Table(columns, rows, [*warnings, *left, *_warn(groups)], best_rows)
+    return Table(columns, rows, [*warnings, *left, *warned], best_rows)
 
 
 def _scores(group: _Group, metric: str) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,15 @@ def found_kinds(result: Any, truth: Any) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _redundancy(folder: Path, say: Say) -> tuple[Any, list[list[str]], dict[str, tuple[int, int]]]:
+def merges(result: Any, truth: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """How pairs that are called equivalent were planted, by kind, and the phrases rewritten to one of another meaning."""
+    called = [(row["rel_a"], row["rel_b"]) for row in result.pairs if row["kind"] == "equivalent"]
+    kinds = Counter(truth.kind(a, b).replace("broader", "narrower") for a, b in called)
+    rewritten = [(phrase, to) for phrase, (to, *_) in result.canonical_map.items() if phrase != to]
+    return dict(kinds), [(phrase, to) for phrase, to in rewritten if truth.kind(phrase, to) != "equivalent"]
+
+
+def _redundancy(folder: Path, say: Say) -> tuple[Any, list[list[str]], dict[str, str]]:
     from .data.embedded import extractions, truth, write_extractions
 
     planted = truth()
@@ -81,8 +90,19 @@ def _redundancy(folder: Path, say: Say) -> tuple[Any, list[list[str]], dict[str,
     say(render(PAIR_COLUMNS, pair_rows(done.result, 8), "table").rstrip())
     say("average precision for the planted synonyms, hyrel's ranking first, then the baselines:")
     say(render(["score", "average precision"], scores, "table").rstrip())
-    say("found: " + ", ".join(f"{hits} of {count} {kind}" for kind, (hits, count) in kinds.items()) + " pairs")
-    return done.result, scores, kinds
+    numbers = {f"{kind} pairs found": f"{hits} of {count}" for kind, (hits, count) in kinds.items()}
+    by_kind, wrong = merges(done.result, planted)
+    right, called = by_kind.get("equivalent", 0), sum(by_kind.values())
+    rest = ", ".join(f"{count} {kind}" for kind, count in by_kind.items() if kind != "equivalent")
+    numbers["pairs called equivalent"] = f"{called}, {right} of them planted so" + (
+        f" (the others: {rest})" if rest else ""
+    )
+    rewritten = sum(phrase != to for phrase, (to, *_) in done.result.canonical_map.items())
+    named = "; ".join(f"{phrase} to {to}" for phrase, to in wrong)
+    numbers["phrases rewritten"] = f"{rewritten}, {len(wrong)} wrongly" + (f" ({named})" if named else "")
+    for what, value in numbers.items():
+        say(f"{what}: {value}")
+    return done.result, scores, numbers
 
 
 def _link_prediction(folder: Path, say: Say) -> tuple[dict[str, list[Result]], list[list[str]]]:
@@ -115,7 +135,7 @@ def _link_prediction(folder: Path, say: Say) -> tuple[dict[str, list[Result]], l
 
 
 def _disk(result: Result) -> tuple[str, str]:
-    """Picture of the trained Lorentz embedding on the Poincare disk, and how far it distorts."""
+    """Picture of the trained Lorentz embedding on the Poincaré disk, and how far it distorts."""
     from safetensors.torch import load_file
 
     from .data.embedded.taxonomy import common_names, depths, taxonomy
@@ -156,7 +176,7 @@ def quickstart(out: str | Path = "hyrel-quickstart", *, say: Say = print) -> Pat
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(explain_os_error(error, folder)) from None
-    result, scores, kinds = _redundancy(folder, say)
+    result, scores, numbers = _redundancy(folder, say)
     runs, rows = _link_prediction(folder, say)
     picture, note = _disk(runs["hybonet"][0])
     report = Report("hyrel quickstart", "Embedded data with a planted truth: every number can be checked")
@@ -166,7 +186,7 @@ def quickstart(out: str | Path = "hyrel-quickstart", *, say: Say = print) -> Pat
         [[name, float(value)] for name, value in scores],
         caption="Average precision for the planted synonym pairs: hyrel's ranking, then the baselines",
     )
-    section.add_numbers({f"{kind} pairs found": f"{hits} of {count}" for kind, (hits, count) in kinds.items()})
+    section.add_numbers(numbers)
     section = report.section("Link prediction, Lorentz beside Euclidean")
     section.add_table(
         ["model", "test mrr", "hits@1", "hits@10"], rows, caption=f"Mean and deviation over {len(SEEDS)} seeds"
@@ -174,7 +194,7 @@ def quickstart(out: str | Path = "hyrel-quickstart", *, say: Say = print) -> Pat
     section.add_text(
         "Three seeds on a small graph show that both models run, not which geometry is better: see the results page."
     )
-    section.add_figure(picture, f"The Lorentz embedding on the Poincare disk, coloured by depth; {note}")
+    section.add_figure(picture, f"The Lorentz embedding on the Poincaré disk, coloured by depth; {note}")
     redundancy_section(report, result)
     path = report.save(folder / "report.html")
     say(f"3. Report: {path} ({time.monotonic() - start:.0f} s in all)")

@@ -76,18 +76,23 @@ class Window:
     order : of its dimensions, by stride
     shape : of the values, in that order; 1 where the tensor repeats them
     size : of the tensor
+    strides : with gaps where the tensor, a slice, has them, if small ones; None where it has none
     """
 
     order: tuple[int, ...]
     shape: tuple[int, ...]
     size: torch.Size
+    strides: tuple[int, ...] | None = None
 
     def of(self, flat: Tensor) -> Tensor:
-        """The tensor, with its strides but for those of gaps."""
+        """The tensor, dense where it was: by that functions choose how they compute, and a checkpoint what it saves anew."""
         back = [0] * len(self.order)
         for place, dim in enumerate(self.order):
             back[dim] = place
-        return flat.view(self.shape).permute(back).expand(self.size)
+        x = flat.view(self.shape).permute(back)
+        if self.strides is not None:
+            x = torch.empty_strided(x.shape, self.strides, dtype=x.dtype, device=x.device).copy_(x)
+        return x.expand(self.size)
 
 
 def window(x: Tensor) -> tuple[Tensor, Window]:
@@ -98,8 +103,18 @@ def window(x: Tensor) -> tuple[Tensor, Window]:
             once = once.narrow(dim, 0, 1)
     strides = once.stride()
     order = tuple(sorted(range(x.dim()), key=lambda dim: (-strides[dim], dim)))
+    spaced, dense, gap, own = [0] * x.dim(), 1, False, 1
+    for dim in reversed(order):
+        if once.shape[dim] > 1:
+            gap = gap or strides[dim] != own
+            dense = dense if strides[dim] == own else dense + (_GAP if dense > 1 else 1)
+            own = strides[dim] * once.shape[dim]
+        spaced[dim], dense = dense, dense * once.shape[dim]
     once = once.permute(order)
-    return once, Window(order, tuple(once.shape), x.shape)
+    return once, Window(order, tuple(once.shape), x.shape, tuple(spaced) if gap else None)
+
+
+_GAP = 8  # values; kernels want rows that begin at a multiple of 16 bytes
 
 
 class Life:

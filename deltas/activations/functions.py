@@ -165,7 +165,9 @@ class _Attention(torch.autograd.Function):
     def forward(
         q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: dict[str, Any], state: Tensor | None
     ) -> Tensor:
-        return _torch_attention(q, k, v, attn_mask=mask, **options)
+        # The kernel that torch takes where a mask is trained: the result is the same to the bit.
+        with torch.set_grad_enabled(mask is not None and mask.requires_grad):
+            return _torch_attention(q, k, v, attn_mask=mask, **options).detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import Delta, Site
+from ..base import Delta, Site, reads_past
 from ..errors import DeltaError
 from ..hosts import Host
 from ..kernels import low_rank_linear
@@ -110,6 +110,7 @@ def _linear_paths(host: Host) -> tuple[str, ...]:
         and module is not output
         and not f"{path}.".startswith(heads)
         and ".deltas." not in f".{path}."
+        and not reads_past(host.model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2])
     ]
     return tuple(found)
 

@@ -101,6 +101,12 @@ class _Gate(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, columns))
 
     def forward(self, scores: Tensor) -> Tensor:
+        if scores.ndim < 3:
+            raise DeltaError(
+                f"UniPELT's gate is a mean over the tokens of each example, and this layer gets rows of shape "
+                f"{tuple(scores.shape)} with all examples in one, as OPT's feed-forward layers do: leave that part out "
+                "(bottleneck=None)"
+            )
         return torch.sigmoid(scores).mean(-2, keepdim=True)
 
 

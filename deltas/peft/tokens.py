@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,7 +98,21 @@ def _shape(model: nn.Module) -> dict[str, Any]:
 
 def _prefix_spec(config: Mapping[str, Any], host: Host, paths: list[str], values: Values) -> Delta:
     _refuse_seq2seq(config)
+    _warn_of_window(host.model, _length(config, values))
     return PrefixTuning(length=_length(config, values), roles=("attention",), positions="shifted")
+
+
+def _warn_of_window(model: Any, n: int) -> None:
+    """A prefix of peft lies in the cache, and so leaves a sliding window; one of ours never does."""
+    config = model.config.get_text_config()
+    width = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if width and getattr(config, "use_sliding_window", True) and (kinds is None or "sliding_attention" in kinds):
+        warnings.warn(
+            f"layers of this {type(model).__name__} see {width} tokens back, of which the prefix is one part in peft and "
+            f"none here: both compute the same for texts of up to {width - n} tokens",
+            stacklevel=2,
+        )
 
 
 def _prefix_parts(handle: Handle) -> list[Any]:
@@ -120,6 +135,7 @@ def _prefix_write(handle: Handle, spec: PrefixTuning) -> tuple[dict[str, Any], V
     _refuse_seq2seq({"task_type": task_of(handle.model)})
     if spec.positions == "kept":
         raise DeltaError(_kept("PrefixTuning", handle.model))
+    _warn_of_window(handle.model, spec.length)
     shape = _shape(handle.model)
     parts = _prefix_parts(handle)
     if len(parts) != shape["num_layers"]:

@@ -46,7 +46,8 @@ class RedundancyResult:
         The facts that were compared.
     pairs
         One row a kept pair, highest ``p_redundant`` first. ``kind`` says how a relates to b (narrower: a is the
-        narrower one). ``p_redundant``: probability that they mean the same, for kind inverse that a means b with its
+        narrower one). ``p_redundant``: probability that they mean the same by the evidence that decided, before ``kind`` is
+        told (a narrower pair may have a high one, and is not merged); for kind inverse that a means b with its
         arguments exchanged; all numbers of such a row are of that comparison. ``kl_ab``, ``kl_ba`` in nats;
         ``similarity = exp(-max)``; ``stderr`` of the larger one: of its sampling (neural), or the deviation over resampled
         mentions (counts); ``ci_low``, ``ci_high`` its 95 % interval, neural only; ``ess`` the smaller effective number of

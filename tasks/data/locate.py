@@ -17,7 +17,14 @@ __all__ = ["candidates", "exists", "find", "read_bytes", "read_text"]
 
 
 def candidates(data_dir: str | Path | None = None) -> list[Path]:
-    """Folders that are searched, in order."""
+    """Folders that are searched, in order.
+
+    Raises
+    ------
+    UsageError : `data_dir` is none.
+    """
+    if data_dir and not Path(data_dir).is_dir():
+        raise UsageError(f"no folder {data_dir}; --data-dir takes the folder in which the data sets lie")
     folders = [Path(data_dir)] if data_dir else []
     if os.environ.get("HYREL_DATA"):
         folders.append(Path(os.environ["HYREL_DATA"]))

@@ -94,3 +94,31 @@ def test_merging_into_sixteen_bits_is_undone_to_the_bit() -> None:
     torch.testing.assert_close(result(model, "bert"), want, rtol=0.1, atol=0.1)
     handle.unmerge()
     assert torch.equal(result(model, "bert"), want)
+
+
+@pytest.mark.parametrize("name", [name for name in deltas.DELTAS if name not in ("SparseAdapter", "FullFineTuning")])
+@pytest.mark.parametrize("on", ["bert", "gpt2"])
+def test_under_autocast_layers_return_what_they_did(name: str, on: str) -> None:
+    def dtypes(model: Any) -> dict[str, torch.dtype]:
+        found: dict[str, torch.dtype] = {}
+
+        def note(path: str, output: Any) -> None:
+            if isinstance(output, torch.Tensor):
+                found[path] = output.dtype
+
+        hooks = [
+            module.register_forward_hook(lambda _module, _args, output, path=path: note(path, output))
+            for path, module in model.named_modules()
+            if ".deltas" not in path
+        ]
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            result(model, on)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    model = backbone(on)
+    want = dtypes(model)
+    handle = deltas.attach(model, deltas.DELTAS[name]())
+    nudge(handle)
+    assert dtypes(model) == want

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,30 @@ def test_configurations_of_other_programs_are_passed_by(small_graph: Path, tmp_p
     table = tasks.compare(tmp_path / "runs", by=("data", " model"))
     assert len(table.rows) == 1
     numbers = table.render("csv").splitlines()[1].split(",")
-    assert float(numbers[4]) == table.rows[0][4] and numbers[-1] == "*"
+    assert float(numbers[4]) == table.rows[0][4] and numbers[-1] == ""  # the best of one is none
     assert f"{table.rows[0][4]:.4f} " in table.render("text")
+
+
+def test_seeds_are_missing_of_their_own_data_and_a_star_needs_rows_to_compare(
+    small_graph: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "others"
+    shutil.copytree(small_graph, other)
+    runs, short = tmp_path / "runs", {"train": {**TRAIN, "epochs": 2}}
+    for seed in (0, 1):
+        tasks.run("kg", data=str(small_graph), seed=seed, runs=runs, quiet=True, **short)
+    tasks.run("kg", data=str(small_graph), seed=0, runs=runs, quiet=True, model={"dim": 5}, **short)
+    tasks.run("kg", data=str(other), seed=3, runs=runs, quiet=True, **short)
+    table = tasks.compare(runs, by=("data", "model.dim"))
+    missing = {(row[0], row[1]): row[-1] for row in table.rows}
+    assert [missing[key] for key in sorted(missing)] == ["", "1", ""] and len(table.best) == 1
+    assert {table.rows[place][0] for place in table.best} == {small_graph.name}
+    with (other / "train.txt").open("a") as stream:
+        stream.write("n1\tnext\tn3\n")
+    tasks.run("kg", data=str(other), seed=3, runs=runs, quiet=True, model={"dim": 5}, **short)
+    table = tasks.compare(runs, by=("data", "model.dim"))
+    assert any(f"runs on {other.name} used 2 different contents" in warning for warning in table.warnings)
+    assert {table.rows[place][0] for place in table.best} == {small_graph.name}
 
 
 def test_a_damaged_newest_checkpoint_leaves_the_one_before_it(

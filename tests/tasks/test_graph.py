@@ -282,7 +282,7 @@ def test_hgcn_is_logarithms_and_exponentials_about_the_origin(folder: Path) -> N
 
 
 def test_gat_equals_torch_geometric() -> None:
-    geometric = pytest.importorskip("torch_geometric.nn", reason="needs the extra graph")
+    geometric = pytest.importorskip("torch_geometric.nn", reason="needs torch-geometric")
     torch.manual_seed(0)
     edges = torch.tensor([[0, 1, 2, 3, 0, 4], [1, 0, 1, 2, 3, 4]])
     mine = GraphAttention(3, 4, 2, dropout=0.0)

@@ -154,3 +154,19 @@ def test_rounded_arguments_give_a_bounded_gradient_and_saved_sums_do_not(bits: i
     if bits < 8:
         theirs = error(attention=False)
         assert not theirs < 100 * own  # also where it is not finite
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+@pytest.mark.parametrize("cast", [True, False], ids=["autocast", "plain"])
+def test_a_mask_that_is_trained_gives_the_same_to_the_bit(leaf: bool, cast: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(4, 16, 4, 8).bfloat16().requires_grad_().transpose(1, 2) for _ in range(3))
+    bias = torch.randn(1, 4, 16, 16).mul(3).to(torch.float32 if cast else torch.bfloat16).requires_grad_()
+    mask = bias if leaf else bias * 1
+    with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+        want = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with ActivationCompressor(bits=8, policy=Policy(min_numel=64)):
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert torch.equal(found, want)
+    grads = [torch.autograd.grad(out.float().square().sum(), bias, retain_graph=True)[0] for out in (found, want)]
+    assert (grads[0] - grads[1]).norm() < 0.05 * grads[1].norm()

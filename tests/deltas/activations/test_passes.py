@@ -230,3 +230,21 @@ def test_a_compiled_model_has_the_same_gradient() -> None:
         value = (torch.compile(model, backend="aot_eager")(x) ** 2).sum()
     for got, w in zip(torch.autograd.grad(value, parameters), want, strict=True):
         assert error(got, w) < 0.02
+
+
+@pytest.mark.parametrize("cut", [slice(4, None), slice(None, 20), slice(None, None, 2), slice(0, 4)])
+@pytest.mark.parametrize("once", [False, True], ids=["whole", "repeated"])
+def test_a_checkpoint_of_a_slice_is_recomputed_alike(cut: slice, once: bool) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(32, 32), drawn(4, 40, 32).requires_grad_()
+
+    def pick() -> Tensor:
+        return (x[:1] * 2)[:, cut].expand(3, -1, -1) if once else (x * 2)[:, cut]
+
+    def block(h: Tensor) -> Tensor:
+        return (model(h) * model(h)).tanh()
+
+    want = torch.autograd.grad((block(pick()) ** 2).sum(), x)[0]
+    with ActivationCompressor(model, bits=8, policy=Policy(min_numel=64)):
+        value = (checkpoint(block, pick(), use_reentrant=False) ** 2).sum()
+    assert error(torch.autograd.grad(value, x)[0], want) < 0.02
