@@ -26,8 +26,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "logistic, 500 negatives as 50": {},
     "cross entropy, 1000 negatives": {"loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}},
     "logistic, 500 negatives as 300": {"negatives": {"weight": 300.0}},
-    "cross entropy, 1000 negatives, rate .004": {
-        "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "train": {"lr": 0.004},
+    **{
+        f"cross entropy, 1000 negatives, rate {str(rate).lstrip('0')}": {
+            "loss": {"kind": "cross_entropy"}, "negatives": {"count": 1000}, "train": {"lr": rate},
+        }
+        for rate in (0.004, 0.002, 0.001)
     },
     "self-adversarial, 500 negatives": {"loss": {"kind": "self_adversarial"}},
     "cross entropy, 1000 negatives, cap and scale 3": {
