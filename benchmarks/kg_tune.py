@@ -1,9 +1,9 @@
-"""Short validation runs behind a recipe: every setting once for a Lorentz scorer and once for its Euclidean twin.
+"""Short validation runs behind a recipe: every setting once for a Lorentz scorer and each of its controls.
 
-    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure] [--epochs 6] [--settings N]
+    python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure,flat] [--epochs 6] [--settings N]
                                  [--runs runs]
 
-Both get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
+Models, as benchmarks.kg names them, get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
 run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json after each. HYREL_DATA names the
 data folder.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from tasks import run
 
 from .common import asked, row, save
+from .kg import model_options
 
 BASE: dict[str, Any] = {
     "model": {"dim": 32, "scale": 2.5},
@@ -42,7 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="FB15k-237")
-    parser.add_argument("--models", default="hybonet,mure")
+    parser.add_argument("--models", default="hybonet,mure,flat")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of them, from the first")
     parser.add_argument("--runs", default="runs")
@@ -52,7 +53,7 @@ def main() -> None:
     for title, setting in list(SETTINGS.items())[: options.settings]:
         for scorer in options.models.split(","):
             overrides = {key: {**BASE.get(key, {}), **setting.get(key, {})} for key in {*BASE, *setting} - {"monitor"}}
-            overrides["model"]["scorer"] = scorer
+            overrides["model"] |= model_options(scorer)
             overrides["train"] |= {"epochs": options.epochs, "eval_every": options.epochs}
             result = run(
                 "kg", data=options.data, monitor=BASE["monitor"], runs=options.runs, seed=0, quiet=True, **overrides
