@@ -3,9 +3,9 @@
     python -m benchmarks.kg_tune [--data FB15k-237] [--models hybonet,mure,flat] [--epochs 6] [--settings N]
                                  [--runs runs]
 
-Models, as benchmarks.kg names them, get the same settings and so the same number of trials; validation scores alone are kept. A finished or interrupted
-run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json after each. HYREL_DATA names the
-data folder.
+Models, as benchmarks.kg names them, get the same settings and so the same number of trials; validation scores alone are
+kept. A finished or interrupted run in the runs folder is used or resumed. Trials go to benchmarks/results/kg_tune_DATA.json
+after each. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
