@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from lorentz.hf import LorentzConfig, LorentzForMaskedLM
+from tasks.argv import parse_seeds
 from tasks.data.load import load
 from tasks.graph.config import GraphConfig, LossConfig, ModelConfig
 from tasks.graph.task import GraphTask
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--halves", default=",".join(HALVES))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    depths, seeds = ([int(n) for n in text.split(",")] for text in (options.depths, options.seeds))
+    depths, seeds = map(parse_seeds, (options.depths, options.seeds))
     path = RESULTS / "lorentz_depth.json"
     kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     rows = []

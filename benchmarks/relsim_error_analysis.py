@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from relsim.baselines import count_kl_max
+from tasks.argv import parse_seeds
 from tasks.data.load import load
 from tasks.relation_classification.margin import class_divergence
 from tasks.similarity.task import graph_facts
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    seeds = parse_seeds(args.seeds)
     for folder in (args.margin, args.negatives):
         folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
+from tasks.argv import parse_seeds
 
 from .common import asked, row, save
 from .paired import holm, paired_row
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--trials", action="store_true")
     args = parser.parse_args()
-    sets, seeds = args.sets.split(","), [int(seed) for seed in args.seeds.split(",")]
+    sets, seeds = args.sets.split(","), parse_seeds(args.seeds)
     rows = trials(sets, args.runs) if args.trials else []
     claims: list[dict[str, Any]] = []
     for data in sets:

@@ -12,7 +12,6 @@ data from the folder that HYREL_DATA names.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +30,11 @@ from relsim.model.recommended import fit_distribution
 from relsim.similarity import similarity
 from tasks.data.judgements import relation_judgements, signatures
 from tasks.data.load import load
-from tasks.data.locate import candidates
 from tasks.encoder import sentence_encoder
 from tasks.similarity.task import graph_facts
 
 from .common import asked, row, save
-from .relsim_judged_draw import relations
+from .relsim_judged_draw import relations, texts
 from .relsim_suites import HEADS
 
 Scores = NDArray[np.float64]
@@ -59,12 +57,6 @@ def fitted(facts: Facts, seed: int, path: Path) -> dict[str, Scores]:
     with np.load(path) as kept:
         scores = {name: -np.maximum(kept[name], kept[name].T) for name in kept if name != "vectors"}
         return scores | {"cosine of fitted relation vectors": cosine(kept["vectors"])}
-
-
-def texts() -> dict[str, list[str]]:
-    found = next(path for folder in candidates() if (path := folder / "re" / "FewRel" / "pid2name.json").is_file())
-    names: dict[str, list[str]] = json.loads(found.read_text("utf-8"))
-    return names
 
 
 def plain_scores(facts: Facts) -> Iterator[tuple[str, Scores]]:

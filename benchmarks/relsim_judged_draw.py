@@ -33,13 +33,19 @@ RELATED = """
 """
 
 
+def texts() -> dict[str, list[str]]:
+    """Name and description of the relations of Wikidata, by id."""
+    found = next(path for folder in candidates() if (path := folder / "re" / "FewRel" / "pid2name.json").is_file())
+    names: dict[str, list[str]] = json.loads(found.read_text("utf-8"))
+    return names
+
+
 def relations() -> dict[str, tuple[str, str]]:
     """Types of subject and object of the relations to draw from: enough facts for training, and a name."""
     signature = signatures()
     graph = load("WD50K")
     count = Counter(graph.train[:, 1].tolist())
-    found = next(path for folder in candidates() if (path := folder / "re" / "FewRel" / "pid2name.json").is_file())
-    names = json.loads(Path(found).read_text("utf-8"))
+    names = texts()
     chosen = [name for i, name in enumerate(graph.relations) if count[i] >= LEAST and name in names]
     return {name: signature[name] for name in sorted(chosen, key=number)}
 

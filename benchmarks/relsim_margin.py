@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tasks.argv import parse_seeds
 from tasks.config import TrainConfig
 from tasks.data.load import load
 from tasks.data.sentences import RelationSentences
@@ -190,7 +191,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    seeds = parse_seeds(args.seeds)
     rows = [entry for name in args.data.split(",") for entry in measure(name, seeds, args.folder)]
     for question in {entry["what"].split(": ")[1] for entry in rows if "p" in entry}:
         holm([entry for entry in rows if "p" in entry and entry["what"].split(": ")[1] == question])

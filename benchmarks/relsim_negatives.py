@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.argv import parse_seeds
 from tasks.data.kg import KnowledgeGraph
 from tasks.data.load import load
 from tasks.kg.config import ModelConfig
@@ -183,7 +184,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    seeds, graph = [int(seed) for seed in args.seeds.split(",")], load("CoDEx-S")
+    seeds, graph = parse_seeds(args.seeds), load("CoDEx-S")
     kl = kept_divergence(graph, args.folder)
     plain = tuned(graph, kl, args.folder, None)
     arms = {"uniform negatives": plain, "similarity-aware negatives": tuned(graph, kl, args.folder, plain)}

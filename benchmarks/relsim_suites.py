@@ -30,6 +30,7 @@ from relsim.kl.localscale import local_scaling
 from relsim.model.inverses import with_inverses
 from relsim.model.recommended import fit_distribution
 from relsim.similarity import similarity
+from tasks.argv import parse_seeds
 from tasks.data.load import load
 from tasks.similarity.judge import judge
 from tasks.similarity.task import graph_facts
@@ -174,7 +175,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.suites, args.wanted = args.suites.split(","), set(args.scorers.split(","))
-    args.seeds = [int(seed) for seed in args.seeds.split(",")]
+    args.seeds = parse_seeds(args.seeds)
     if unknown := args.wanted - {*COUNTS, *VECTORS, "neural"}:
         parser.error(f"unknown scorers {sorted(unknown)}, expected {[*COUNTS, 'neural', *VECTORS]}")
     args.folder.mkdir(parents=True, exist_ok=True)
