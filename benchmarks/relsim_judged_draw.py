@@ -13,7 +13,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 
 from tasks.data.judgements import signatures
 from tasks.data.load import load
