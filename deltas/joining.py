@@ -161,7 +161,7 @@ class Junction(Joint):
             raise DeltaError(
                 f"{self.path} got {x.shape[1]} tokens after a cache of {past}, of which {n} are a delta's: generate() takes "
                 "those for tokens of the text and leaves as many of it out. Start every turn from an empty cache, with the "
-                "whole text"
+                "whole text; an assistant model of generate() cannot have this delta"
             )
 
     def _mask(self, mask: Tensor, n: int) -> Tensor:
