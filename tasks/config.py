@@ -344,6 +344,7 @@ def describe_options(cls: type, *, prog: str) -> str:
     for section in _sections(cls):  # what the parser would make of --SECTION; here it is the section's first option
         text = re.sub(rf"\n  --{section} CONFIG\s+Path to a configuration file\.", "", text)
         text = re.sub(rf"\[--{section} CONFIG\]\s*", "", text)
+    text = re.sub(r"``([^`]+)``", r"\1", text)  # of docstrings
     return re.sub(r", --\w+\+ [A-Z_]+", "", text)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunError, UsageError
-from .folder import atomic_write, explain_os_error
+from .folder import RunFolder, atomic_write, explain_os_error
 
 __all__ = ["report_predictions"]
 
@@ -51,6 +51,7 @@ def report_predictions(
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}")
+    RunFolder(folder).config()
     lines = _lines(file)
     trained = load(folder, data=data, data_dir=data_dir)
     while trained.task.name not in TAKE_EMPTY and not lines[-1].strip():

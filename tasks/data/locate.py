@@ -51,7 +51,9 @@ def find(name: str, data_dir: str | Path | None = None) -> tuple[DataSet, Path]:
     if name not in DATA:
         kind = "folder" if Path(name).is_dir() else "file" if Path(name).is_file() else None
         there = name and kind
-        hint = f"To read the {kind} of that name, write ./{name}." if there else "A path to a folder works too."
+        hint = f"To read the {kind} of that name, write ./{name}." if there else "A path works too."
+        if not there and (Path(name).suffix or "/" in name):
+            raise UsageError(f"no file or folder {name}, and no data set of that name; see `hyrel ls data`")
         raise UsageError(f"unknown data set {name!r}. {did_you_mean(name, [*EMBEDDED, *DATA])} {hint}")
     entry = DATA[name]
     searched = [folder / entry.folder for folder in candidates(data_dir)]

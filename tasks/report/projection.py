@@ -62,7 +62,8 @@ class DiskView:
     def note(self) -> str:
         """One sentence to be printed beside the picture."""
         return (
-            f"mean relative error of pairwise distances in this picture: {self.distortion:.2f} ({self.n_pairs} pairs)"
+            f"mean relative error of pairwise distances in this picture, which has two dimensions of many: "
+            f"{self.distortion:.2f} ({self.n_pairs} pairs)"
         )
 
 

@@ -63,7 +63,7 @@ def redundancy_section(
 def _summary(report: Report, result: RedundancyResult) -> None:
     section = report.section("Summary")
     numbers = {"phrases compared": result.facts.num_relations, "distinct facts": len(result.facts)}
-    numbers["pairs scored"] = result.pairs_examined
+    numbers |= {"pairs scored": result.pairs_examined, "pairs kept": len(result.pairs)}
     numbers |= {f"pairs: {kind}": n for kind, n in Counter(result.pairs["kind"].tolist()).most_common()}
     numbers["clusters"] = len(result.clusters)
     numbers["phrases in a cluster"] = sum(len(cluster.members) for cluster in result.clusters)

@@ -85,11 +85,12 @@ def study_subspace(
     # The dimensions and controls add to what is there; what is measured has them in its key.
     named = {key: value for key, value in tree.items() if key not in ("dims", "controls", "grid", "planes", "threads")}
     folder = Path(runs) / f"subspace-{study_digest(named)}"
+    contents = check_sets(config, data_dir)
     methods = study_methods(config)
     for method in methods:
         say(f"{method.label}: {method.parameters:,} parameters")
     check_methods(config, methods)
-    check_unchanged(folder, check_sets(config, data_dir))
+    check_unchanged(folder, contents)
     with locked(folder, "choose another --runs"), cpu_threads(config.threads):
         result = _study(config, methods, seeds, folder, data_dir, say)
         _write(result, say)

@@ -51,6 +51,10 @@ from tasks.errors import UsageError
         (["resume", "nowhere"], "is no run folder"),
         (["compare", "nowhere"], "is no run folder"),
         (["ls", "--dtaa"], "unknown option '--dtaa'"),
+        (["geometry", "nowhere.csv"], "no file or folder nowhere.csv, and no data set of that name"),
+        (["predict", "nowhere", "rows.tsv"], "nowhere is no run folder"),
+        (["run", "kg", "--data", "WN18RR", "--data-dir", "nowhere"], "no folder nowhere; --data-dir takes the folder"),
+        (["ls", "data", "--data-dir", "nowhere"], "no folder nowhere; --data-dir takes the folder"),
         (["redundency", "rows.tsv"], "unknown command 'redundency'. Did you mean 'redundancy'?"),
         (["kg", "--data", "WN18RR"], "'kg' is a task, expected a command: `hyrel run kg`"),
         (
@@ -224,6 +228,13 @@ def test_help_of_a_study_shows_its_options_without_torch(name: str) -> None:
 def test_a_study_takes_no_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "subspace", "--out", "x"]) == 2
     assert "--runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "--help"], ["run", "kg", "--help"], ["run", "subspace", "--help"]])
+def test_help_says_what_the_options_of_every_task_do(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == (2 if words == ["run"] else 0)
+    shown = capsys.readouterr().out
+    assert "--seeds 0,1,2      one run a seed, in the place of --seed; also 0-4\n" in shown and "``" not in shown
 
 
 def test_help_of_a_task_shows_its_options(capsys: pytest.CaptureFixture[str]) -> None:
