@@ -46,10 +46,11 @@ def _recipes() -> list[str]:
 
 
 def _data(data_dir: str | Path | None) -> list[str]:
-    from .data.locate import find
+    from .data.locate import candidates, find
     from .data.sets import DATA, EMBEDDED
     from .errors import UsageError
 
+    candidates(data_dir)  # that folder is there
     lines = [f"{name}  (embedded)" for name in EMBEDDED]
     for name, entry in DATA.items():
         try:
