@@ -49,7 +49,7 @@ CLASSES = {"loss": {"kind": "cross_entropy"}}
 
 
 def _euclidean(dropout: float, lr: float, weight_decay: float, loss: str) -> dict[str, Any]:
-    """Best of three trials of a control."""
+    """Settings of a control."""
     model = {"dropout": dropout, "activation": "relu"}
     return {"model": model, "loss": {"kind": loss}, "train": {"lr": lr, "weight_decay": weight_decay}}
 
@@ -66,13 +66,15 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("cora-lp", "gcn"): _euclidean(0.0, 0.01, 0.0, "fermi_dirac"),
     ("cora-lp", "gat"): _euclidean(0.0, 0.01, 0.0, "fermi_dirac"),
     ("cora-lp", "hgcn"): _euclidean(0.0, 0.01, 0.0, "fermi_dirac"),
-    ("airport-lp", "hgcn"): {},
     ("airport-nc", "gcn"): {},
     ("airport-nc", "gat"): {},
     ("airport-nc", "hgcn"): _euclidean(0.0, 0.02, 0.0, "cross_entropy"),
-    ("airport-lp", "gcn"): _euclidean(0.3, 0.01, 5e-4, "fermi_dirac"),
-    ("airport-lp", "gat"): _euclidean(0.0, 0.02, 5e-4, "fermi_dirac"),
-}
+    ("airport-lp", "gcn"): _euclidean(0.0, 0.05, 5e-4, "margin"),
+    ("airport-lp", "gat"): {
+        **_euclidean(0.0, 0.01, 5e-4, "margin"), "loss": {"kind": "margin", "margin": 5.0}, "normalise_features": False,
+    },
+    ("airport-lp", "hgcn"): _euclidean(0.0, 0.05, 5e-4, "margin"),
+}  # fmt: skip
 
 
 def merged(*trees: dict[str, Any]) -> dict[str, Any]:
