@@ -109,7 +109,7 @@ def note(name: str) -> str:
     trials = map(json.loads, LOG.read_text(encoding="utf-8").splitlines())
     counts = Counter(t["settings"]["model.encoder"] for t in trials if (t["data"], t["problem"]) == (data, problem))
     said = ", ".join(f"{MODELS[encoder][0]} {count}" for encoder, count in counts.items())
-    return f"Trials of settings on validation data: {said or 'none'}."
+    return f"{name}, trials of settings on validation data: {said or 'none'}."
 
 
 def entry(what: str, values: Sequence[float], published: float | None) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def note(recipe: str, scorer: str, models: list[str], trials: list[dict[str, Any
         parts += [f"epochs the best of {', '.join(map(str, epochs))}"] if epochs else []
         rest = "all else" if parts else "all settings"
         said.append(f"{name}: {', '.join([*parts, f'{rest} those of the recipe, which were chosen for {scorer}'])}.")
-    return " ".join(said)
+    return f"{recipe}, controls: {' '.join(said)}"
 
 
 def main() -> None:
