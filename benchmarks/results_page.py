@@ -130,8 +130,8 @@ def pages(results: Path = RESULTS) -> dict[str, str]:
         "A number with a spread is mean ± standard deviation, or, where [95 %] follows, mean ± half of "
         "its 95 % interval, and in a summary (seeds) beside it. A difference of fewer than five pairs is no claim, whatever "
         "its interval. The twin is the Euclidean model of the same code and sizes, the flat limit the Lorentz model at a "
-        "large k; SST-2 is its version of 6,920 training sentences; a star marks a control with the Lorentz network's settings, not tuned for itself; an empty cell was not "
-        "measured; times are of one run of ours.\n",
+        "large k; SST-2 is its version of 6,920 training sentences; a star marks a control with the Lorentz network's "
+        "settings, not tuned for itself; an empty cell was not measured; times are of one run of ours.\n",
         *_targets(rooms),
     ]
     made = {}
