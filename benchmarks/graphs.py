@@ -73,7 +73,10 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("airport-lp", "gat"): {
         **_euclidean(0.0, 0.01, 5e-4, "margin"), "loss": {"kind": "margin", "margin": 5.0}, "normalise_features": False,
     },
-    ("airport-lp", "hgcn"): _euclidean(0.0, 0.05, 5e-4, "margin"),
+    ("airport-lp", "hgcn"): {
+        "model": {"dropout": 0.0, "activation": "relu"}, "loss": {"kind": "margin"},
+        "train": {"lr": 0.01, "weight_decay": 1e-3, "clip": 0.1},
+    },
 }  # fmt: skip
 
 
