@@ -180,7 +180,7 @@ def test_the_time_of_a_comparison(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     words = ["--model", backbones["bert"], "--data", str(toy), "--runs", str(tmp_path / "runs")]
-    words += ["--deltas", "LoRA", "--steps", "2", "--max-length", "16", "--costs", "false"]
+    words += ["--", "--deltas", "LoRA", "--steps", "2", "--max-length", "16", "--costs", "false"]
     found = written(monkeypatch, tmp_path, "deltas_compare", deltas_compare, *words)
     times = [row["value"] for row in found["rows"]]
     assert [row["met"] for row in found["rows"]] == [True, True, None, None]
