@@ -2,11 +2,11 @@
 
     python -m benchmarks.deltas_compare [--model minilm] [--data SST-2] [--runs FOLDER] [-- OPTION ...]
 
-Runs ``hyrel run compare-deltas`` with its defaults, or the options after ``--``, in a fresh process of one thread, into an empty folder, and reports wall
-and CPU seconds of it and its children, and what of the wall time was training and evaluation by the runs' own account; the
-rest is imports, loading, tokens, and the measurement of costs. On a machine that does other work the CPU seconds say what
-the wall would be without it. The target is ten minutes. Results: benchmarks/results/deltas_compare.json. HYREL_DATA names
-the data folder.
+Runs ``hyrel run compare-deltas`` with its defaults, or the options after ``--``, in a fresh process of one thread, into an
+empty folder, and reports wall and CPU seconds of it and its children, and what of the wall time was training and evaluation
+by the runs' own account; the rest is imports, loading, tokens, and the measurement of costs. On a machine that does other
+work the CPU seconds say what the wall would be without it. The target is ten minutes. Results:
+benchmarks/results/deltas_compare.json. HYREL_DATA names the data folder.
 """
 
 from __future__ import annotations
