@@ -6,7 +6,7 @@
 The settings were chosen on validation data (`benchmarks.graphs_trials` keeps every trial). A finished or interrupted run in
 the runs folder is used or resumed, and each row has a file of its own, ``benchmarks/results/graphs_ROW.json``. A published
 mean is met where it lies at or below the upper end of our 95 % interval (t over seeds). The Lorentz network's score less that
-of each control is paired by seed on the published split, Holm-adjusted over the rows of the command. ``--seeds-of`` gives
+of each control is paired by seed on the published split, Holm-adjusted over all rows that have a file. ``--seeds-of`` gives
 single models, or ROW/MODEL, seeds of their own and no fresh splits. Memory: ``benchmarks.graphs_memory``.
 HYREL_DATA names the data folder.
 """
@@ -26,7 +26,7 @@ from tasks.api import recipes
 from tasks.argv import parse_seeds
 from tasks.config import load_recipe
 
-from .common import asked, row, save
+from .common import RESULTS, asked, row, save
 from .graphs_trials import LOG
 from .paired import half_width, holm, paired_row
 
@@ -146,19 +146,28 @@ def main() -> None:
     options.seeds_of = dict(pair.split("=", 1) for pair in options.seeds_of)
     if unknown := {key.split("/")[-1] for key in options.seeds_of} - set(MODELS):
         parser.error(f"--seeds-of names {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
-    tables: dict[str, list[dict[str, Any]]] = {}
-    questions: dict[str, list[dict[str, Any]]] = {}
     for name in options.rows.split(","):
-        scores, tables[name] = measure(name, options)
-        for model, pair in differences(name, scores).items():
-            tables[name].append(pair)
-            questions.setdefault(model, []).append(pair)
+        scores, rows = measure(name, options)
+        rows += differences(name, scores).values()
+        print(save(f"graphs_{name}", asked("graphs"), rows, threads=1, note=note(name)))
+    adjust()
+    for name in options.rows.split(","):
+        for r in json.loads((RESULTS / f"graphs_{name}.json").read_text(encoding="utf-8"))["rows"]:
+            print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
+
+
+def adjust() -> None:
+    """Holm's adjustment of each control's differences over all rows that have a file."""
+    paths = [path for name in ROWS if (path := RESULTS / f"graphs_{name}.json").exists()]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    questions: dict[str, list[dict[str, Any]]] = {}
+    for r in (r for content in contents for r in content["rows"] if "p" in r):
+        r["what"] = r["what"].removesuffix(": no difference shown after Holm")
+        questions.setdefault(r["what"].removesuffix(": no difference shown").partition(" less ")[2], []).append(r)
     for question in questions.values():
         holm(question)
-    for name, rows in tables.items():
-        for r in rows:
-            print(f"{r['what']}: {r['value']}" + (f" +- {r['spread']}" if r["spread"] else ""))
-        print(save(f"graphs_{name}", asked("graphs"), rows, threads=1, note=note(name)))
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], list[dict[str, Any]]]:
