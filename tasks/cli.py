@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .argv import parse_seeds, regular
@@ -24,14 +24,15 @@ STUDIES = {
 }
 
 
-RUN_OPTIONS = """options of every task:
-  --config RECIPE    a recipe (hyrel ls recipes), or a config.yaml of a run; options on the command line win over it
-  --seeds 0,1,2      one run a seed, in the place of --seed; also 0-4
-  --runs FOLDER      where the folders of runs are made (runs)
-  --out FOLDER       the folder of the run itself, of one seed
-  --data-dir FOLDER  where data sets lie (then HYREL_DATA, then the user's cache)
-  --quiet            no progress
-"""
+RUN_OPTIONS = {
+    "--config RECIPE": "a recipe (hyrel ls recipes), or a config.yaml of a run; options on the command line win over it",
+    "--seeds 0,1,2": "one run a seed, in the place of --seed; also 0-4",
+    "--runs FOLDER": "where the folders of runs are made (runs)",
+    "--out FOLDER": "the folder of the run itself, of one seed",
+    "--data-dir FOLDER": "where data sets lie (then HYREL_DATA, then the user's cache)",
+    "--quiet": "no progress",
+}
+STUDY_OPTIONS = ("--seeds 0,1,2", "--runs FOLDER", "--data-dir FOLDER")
 
 
 def _out(text: str) -> None:
@@ -96,11 +97,7 @@ def _run_study(options: argparse.Namespace, rest: list[str]) -> None:
         from .config import describe_options
 
         _out(f"usage: hyrel run {options.task} [OPTION ...] [--TASK-OPTION VALUE ...]\n")
-        _out(
-            "".join(
-                line for line in RUN_OPTIONS.splitlines(True) if re.search("--(seeds|runs|data-dir) |^options", line)
-            )
-        )
+        _out(_described(STUDY_OPTIONS))
         _out(describe_options(named(config), prog=f"hyrel run {options.task}"))
         return
     if options.out or options.config:
@@ -113,11 +110,15 @@ def _show(folder: Path, metrics: dict[str, float]) -> None:
     _out(f"{folder}  test: " + "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
 
+def _described(names: Iterable[str]) -> str:
+    return "options of every task:\n" + "".join(f"  {name:<19}{RUN_OPTIONS[name]}\n" for name in names)
+
+
 def _run_help(task: str | None) -> None:
     from .api import TASKS, option_help
 
     _out("usage: hyrel run TASK [OPTION ...] [--TASK-OPTION VALUE ...]\n")
-    _out(RUN_OPTIONS)
+    _out(_described(RUN_OPTIONS))
     if task is None:
         _out(f"tasks: {', '.join([*TASKS, *STUDIES])}. `hyrel run TASK --help` shows a task's options.")
     else:
